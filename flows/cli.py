@@ -1,0 +1,138 @@
+"""The command line. Exit codes: 0 done, 1 an error that is explained, 2 wrong usage, 3 stopped on purpose."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rlrf.errors import RlrfError, StoppedError
+
+# Set before prefect is imported: no telemetry, and the terminal belongs to rlrf's own progress lines.
+for _name, _value in {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+out = Console()
+err = Console(stderr=True)
+
+ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file", metavar="CONFIG")]
+StorePath = Annotated[Path, typer.Argument(help="A store, or the `home` folder that holds store.duckdb", metavar="HOME")]
+Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]
+
+
+@app.command()
+def run(config: ConfigPath) -> None:
+    """Turn the wheel as CONFIG says; what is already there is not done again."""
+    from flows.running import run_flywheel
+
+    run_flywheel(config, out)
+
+
+@app.command()
+def plan(config: ConfigPath) -> None:
+    """Say what `run` would do, what it would reuse and why; start nothing."""
+    from flows.plan import plan as make_plan
+    from flows.tables import plan_table
+    from rlrf.config import load_config
+
+    out.print(plan_table(make_plan(load_config(config))))
+
+
+@app.command()
+def status(home: StorePath) -> None:
+    """Say what the store holds, its latest runs, its champion, and the latest run's results."""
+    from flows import tables
+    from storage import reading
+
+    store = _store(home)
+    out.print(tables.counts_table(reading.counts(store), store.path))
+    out.print(tables.runs_table(reading.runs(store)))
+    out.print(tables.champion_line(store))
+    latest = reading.latest_run(store)
+    if latest:
+        out.print(tables.results_table(reading.results(store, latest)))
+
+
+@app.command()
+def show(home: StorePath, prompt: Annotated[str, typer.Argument(help="Start of a prompt's id, or part of its text")]) -> None:
+    """Show one prompt with its responses, ratings, critiques, refinements and pairs."""
+    from flows.tables import prompt_tree
+    from storage import reading
+
+    store = _store(home)
+    found = reading.find_prompt(store, prompt)
+    out.print(prompt_tree(found, reading.responses_to(store, found["prompt_id"])))
+
+
+@app.command()
+def export(
+    home: StorePath,
+    to: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file", metavar="FILE")],
+    pair_set: Annotated[str | None, typer.Option(help="Start of a pair set's key; the newest when left out")] = None,
+) -> None:
+    """Write a pair set in trl's format: prompt, chosen, rejected as message lists."""
+    from storage import exports, reading
+
+    store = _store(home)
+    key = reading.pair_set(store, pair_set)
+    writers = {".jsonl": exports.write_jsonl, ".parquet": exports.write_parquet}
+    if to.suffix not in writers:
+        raise typer.BadParameter(f"{str(to)!r}: the name must end in .jsonl or .parquet")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    count = writers[to.suffix](to, exports.trl_rows(store, key))
+    out.print(f"{count:,} pairs of set {key} in {to}", markup=False)
+
+
+@app.command()
+def promote(home: StorePath, policy: Annotated[str, typer.Argument(help="Start of a policy's id")], reason: Yes) -> None:
+    """Make a policy the champion, by hand."""
+    from flows.championing import promote_by_hand
+
+    out.print(promote_by_hand(_store(home), policy, reason), markup=False)
+
+
+@app.command()
+def rollback(home: StorePath, reason: Yes) -> None:
+    """Put the champion before the present one back in office."""
+    from flows.championing import roll_back
+
+    out.print(roll_back(_store(home), reason), markup=False)
+
+
+def main() -> None:
+    """Entry point: errors that are explained go to stderr without a traceback, with their own exit code."""
+    with _explained():
+        app()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except StoppedError as stop:
+        err.print(f"stopped: {stop}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(3)
+    except RlrfError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _store(home: Path):  # type: ignore[no-untyped-def]  # storage is imported late, with the command that needs it
+    from rlrf.errors import StoreError
+    from storage.store import open_store
+
+    path = home / "store.duckdb" if home.is_dir() else home
+    if not path.is_file():
+        raise StoreError(f"no store at {str(path)!r}; give the `home` of a run that was started")
+    return open_store(path)

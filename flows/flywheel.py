@@ -1,0 +1,61 @@
+"""The wheel: iterations from the best policy so far, until they are used up or no longer help; then the control."""
+
+from uuid import uuid4
+
+from prefect import flow
+
+from flows.iteration import iteration
+from flows.preflight import preflight
+from rlrf.config import RunConfig
+from rlrf.errors import StoppedError
+from rlrf.handles import Corpus, Evaluation, Outcome, Policy, Run
+from tasks.decide import decide
+from tasks.evaluate import evaluate
+from tasks.first_policy import first_policy
+from tasks.ingest import ingest
+from tasks.record import begin_run, finish_run, record, start_champion
+from tasks.train_policy import train_control
+
+
+@flow(name="flywheel", flow_run_name="{config.name}")
+def flywheel(config: RunConfig, run_id: str | None = None) -> str:
+    """Run the whole configuration; returns the run's id. A stop on purpose is recorded with its reason and raised."""
+    run = begin_run(preflight(config), run_id or str(uuid4()))
+    try:
+        corpus = ingest(run)
+        turn(run, corpus, first_policy(run))
+    except StoppedError as stop:
+        finish_run(run, "stopped", str(stop))
+        raise
+    except BaseException as error:
+        finish_run(run, "failed", f"{type(error).__name__}: {error}")
+        raise
+    finish_run(run, "completed")
+    return run.run_id
+
+
+def turn(run: Run, corpus: Corpus, base: Policy) -> None:
+    """All iterations and the control, each recorded as it ends."""
+    config = run.config
+    best = first = evaluate(run, corpus, base)
+    record(run, "base", Outcome.of(0, None, first, [first]))
+    start_champion(run, base)
+    steps = idle = 0
+    for number in range(1, config.iterations + 1):
+        outcome = iteration(run, corpus, best.policy, number)
+        decision = decide(run, number, outcome.evaluation, best)
+        record(run, "policy", outcome, decision)
+        steps += outcome.steps
+        idle = 0 if decision.verdict == "promote" else idle + 1
+        best = outcome.evaluation if decision.verdict == "promote" else best
+        if idle >= config.gate.patience:
+            break
+    if config.evaluate.control:
+        control(run, corpus, base, steps, first)
+
+
+def control(run: Run, corpus: Corpus, base: Policy, steps: int, first: Evaluation) -> None:
+    """The same number of steps at the same rate on what the base already learned: what the wheel has to beat."""
+    trained = train_control(run, base, steps)
+    evaluation = evaluate(run, corpus, trained.policy)
+    record(run, "control", Outcome.of(run.config.iterations, base, evaluation, [trained, evaluation]))

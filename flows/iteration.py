@@ -1,0 +1,27 @@
+"""One turn of the wheel: the method's figure, a line per stage."""
+
+from prefect import flow
+
+from rlrf.handles import Corpus, Outcome, Policy, Run
+from tasks.evaluate import evaluate
+from tasks.explore import explore
+from tasks.judge import judge
+from tasks.refine import refine
+from tasks.sample_prompts import sample_prompts
+from tasks.select_pairs import select_pairs
+from tasks.train_policy import train_policy
+
+
+@flow(name="iteration", flow_run_name="iteration-{number}", validate_parameters=False)
+def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
+    """Explore, judge, reflect, judge again, pair, train, evaluate; `policy` is both start and reference."""
+    prompts = sample_prompts(run, corpus, number)
+    explored = explore(run, corpus, policy, prompts)
+    feedback = judge(run, explored)
+    refined = refine(run, policy, feedback)
+    verdicts = judge(run, refined)
+    pairs = select_pairs(run, prompts, (feedback, verdicts))
+    trained = train_policy(run, policy, pairs, number)
+    evaluation = evaluate(run, corpus, trained.policy)
+    stages = [prompts, explored, feedback, refined, verdicts, pairs, trained, evaluation]
+    return Outcome.of(number, policy, evaluation, stages)

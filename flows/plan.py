@@ -1,0 +1,173 @@
+"""What a run would do: per stage what is done, what is partly there, what is left, and why; nothing is started."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flows.preflight import preflight
+from rlrf import judging, stages
+from rlrf.backends.weights import resolve_model, weights_digest
+from rlrf.bootstrapping import demonstrations_path
+from rlrf.config import RunConfig
+from rlrf.exploring import plan_responses
+from rlrf.fingerprints import file_digest
+from rlrf.handles import Corpus, Evaluation, Handle, Policy
+from rlrf.ingesting import source_digests
+from rlrf.stages import Key
+from storage import corpora, ledger, planning, rows
+from storage.store import Store, open_store
+from tasks.refine import refinement_key
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the plan: rows in all (None: not known yet), rows that are there, tokens left to generate."""
+
+    iteration: int
+    stage: str
+    rows: int | None
+    kept: int = 0
+    tokens: int = 0
+    why: str = ""
+    key: Key | None = None
+
+
+Chain = Generator[Step, Any, None]
+"""Yields a stage with its key; is sent the stage's result, or closed where the stage isn't finished."""
+
+
+def plan(config: RunConfig) -> list[Step]:
+    """The steps of a run of this configuration. Raises what `preflight` raises."""
+    preflight(config)
+    return list(Planner(config, open_store(config.store_path)).steps())
+
+
+class Planner:
+    """Walks the stages with the keys that the run would use, as far as finished stages reach."""
+
+    def __init__(self, config: RunConfig, store: Store) -> None:
+        self.config, self.store = config, store
+        self.judge = judging.key_of(config.judge).key
+        self.corpus: Corpus | None = None
+        self.best: Evaluation | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """Every stage in order; after an iteration's first unfinished one, only upper bounds are known."""
+        yield from self.walk(self.start(), [])
+        for number in range(1, self.config.iterations + 1):
+            yield from self.walk(self.iteration(number), self.bounds(number))
+
+    def walk(self, chain: Chain, bounds: list[Step]) -> Iterator[Step]:
+        """The chain's steps up to the first unfinished one, then the bounds of what comes after it."""
+        passed, result = 0, None
+        try:
+            while True:
+                step = chain.send(result)
+                passed += 1
+                done = ledger.receipt(self.store, step.key.key) if step.key else None
+                result = self.result(step, done)
+                yield self.explained(step, done)
+                if result is None:
+                    break
+        except StopIteration:
+            return
+        yield from bounds[passed:]
+
+    def start(self) -> Chain:
+        """Ingestion, the first policy and its evaluation."""
+        self.corpus = yield Step(0, "ingest", None, key=stages.ingest_key(self.config, source_digests(self.config)))
+        if self.config.policy.bootstrap is not None:
+            digest = file_digest(demonstrations_path(self.config))
+            base = yield Step(0, "bootstrap", 1, key=stages.bootstrap_key(self.config, digest))
+        else:
+            base = self.loaded_policy()
+        self.best = yield self.evaluation(0, base)
+
+    def iteration(self, number: int) -> Chain:
+        """The stages of one iteration, in the order of `flows/iteration.py`."""
+        config, best, corpus = self.config, self.best, self.corpus
+        self.best = None
+        if best is None or corpus is None:
+            yield self.bounds(number)[0]
+            return
+        policy, asked = best.policy, config.prompts.per_iteration or corpus.prompts.rows
+        prompts = yield Step(number, "sample_prompts", asked, key=stages.sample_prompts_key(config, corpus, number))
+        explored = yield self.explore(number, corpus, policy, prompts)
+        feedback = yield self.judged(number, explored)
+        key = stages.refine_key(config, policy, feedback, refinement_key(config, policy))
+        refined = yield Step(number, "refine", *self.most(prompts.rows * config.refine.m, config.refine.max_tokens), key=key)
+        verdicts = yield self.judged(number, refined)
+        pairs = yield Step(number, "select_pairs", None, key=stages.select_pairs_key(config, (feedback, verdicts)))
+        key = stages.train_policy_key(config, policy, pairs.digest)
+        trained = yield Step(number, "train_policy", None, key=key)
+        new = yield self.evaluation(number, trained.policy)
+        decision = yield Step(number, "decide", 1, key=stages.decide_key(config, new, best))
+        self.best = new if decision.verdict == "promote" else best
+
+    def explore(self, number: int, corpus: Corpus, policy: Policy, prompts: Handle) -> Step:
+        """Exactly which responses are there and which are missing."""
+        config, key = self.config, stages.explore_key(self.config, corpus, policy, prompts)
+        if not config.explore.n or ledger.receipt(self.store, key.key) is not None:
+            return Step(number, "explore", None, key=key)
+        responses = stages.response_key(config, policy, config.explore)
+        wanted = plan_responses(responses.key, rows.prompts_of(self.store, prompts.key), config.explore.n)
+        have = len(rows.existing(self.store, [one.response_id for one in wanted]))
+        tokens = round((len(wanted) - have) * planning.mean_tokens(self.store, config.explore.max_tokens))
+        return Step(number, "explore", len(wanted), have, tokens, key=key)
+
+    def judged(self, number: int, responses: Handle) -> Step:
+        """One judging, with what this judge already rated."""
+        have = planning.judged(self.store, responses.key, self.judge)
+        return Step(number, "judge", responses.rows, have, key=stages.judged_key(self.judge, responses))
+
+    def evaluation(self, number: int, policy: Policy) -> Step:
+        """One evaluation."""
+        assert self.corpus is not None
+        held_out = self.corpus.held_out
+        key = stages.evaluate_key(self.config, policy, held_out, self.judge)
+        return Step(number, "evaluate", *self.most(held_out.rows, self.config.evaluate.max_tokens), key=key)
+
+    def most(self, responses: int, max_tokens: int) -> tuple[int, int, int]:
+        """Rows, kept rows and estimated tokens of responses that are still to be planned."""
+        return responses, 0, round(responses * planning.mean_tokens(self.store, max_tokens))
+
+    def loaded_policy(self) -> Policy:
+        """The configured model."""
+        folder = resolve_model(str(self.config.policy.model))
+        return Policy(policy_id=weights_digest(folder), name=folder.name, folder=str(folder))
+
+    def result(self, step: Step, done: Handle | None) -> Any:
+        """What the finished stage returned, or None."""
+        if done is None or step.key is None:
+            return None
+        load = {
+            "ingest": corpora.corpus,
+            "bootstrap": ledger.made_policy,
+            "train_policy": ledger.training,
+            "evaluate": ledger.evaluation,
+            "decide": ledger.decision,
+        }
+        return load.get(step.stage, ledger.receipt)(self.store, step.key.key)
+
+    def explained(self, step: Step, done: Handle | None) -> Step:
+        """The step with why it is to be done, or that it is done."""
+        if step.key is None:
+            return step
+        if done is not None:
+            return Step(step.iteration, step.stage, done.rows, done.rows, 0, "finished", step.key)
+        why = planning.why_missing(self.store, step.stage, step.key)
+        return Step(step.iteration, step.stage, step.rows, step.kept, step.tokens, why, step.key)
+
+    def bounds(self, number: int) -> list[Step]:
+        """At most this much, as long as earlier stages haven't run."""
+        config, prompts = self.config, self.config.prompts.per_iteration
+        n, m, k = config.explore.n, config.refine.m, config.pairs.k
+        each = {"sample_prompts": 1, "explore": n, "judge": n, "refine": m, "judge again": m, "select_pairs": k}
+        limits = {"explore": config.explore.max_tokens, "refine": config.refine.max_tokens}
+        steps = []
+        for name in [*each, "train_policy", "evaluate", "decide"]:
+            rows, tokens = None, 0
+            if prompts and each.get(name):
+                rows, _, tokens = self.most(prompts * each[name], limits.get(name, 0))
+            steps.append(Step(number, name.split()[0], rows, 0, tokens, "at most; earlier stages decide"))
+        return steps

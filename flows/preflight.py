@@ -1,0 +1,42 @@
+"""All that can be known to be wrong before anything starts."""
+
+from rlrf import judging
+from rlrf.backends.weights import resolve_model
+from rlrf.bootstrapping import write_bootstrap_files
+from rlrf.config import RunConfig
+from rlrf.errors import ConfigError
+from rlrf.ingesting import source_digests
+from storage.store import open_store
+
+
+def preflight(config: RunConfig) -> RunConfig:
+    """Check files, model, template, judge and store; returns the configuration it was given.
+
+    Raises ConfigError, DataError, BackendError or StoreError with the place, the value and the remedy. Rows of the
+    files are checked by the first stage, before any model is loaded.
+    """
+    open_store(config.store_path)
+    write_bootstrap_files(config)
+    source_digests(config)
+    if config.policy.model is not None:
+        _check_model(config, config.policy.model)
+    _check_judge(config)
+    return config
+
+
+def _check_model(config: RunConfig, model: str) -> None:
+    from rlrf.backends.model_info import check_model
+
+    info = check_model(resolve_model(model))
+    longest = max(config.explore.max_tokens, config.refine.max_tokens, config.evaluate.max_tokens)
+    if longest >= info.context_length:
+        raise ConfigError(
+            f"max_tokens = {longest!r} leaves no room for a prompt in the context of {model!r}, "
+            f"{info.context_length} tokens; lower it in explore, refine and evaluate"
+        )
+
+
+def _check_judge(config: RunConfig) -> None:
+    aspects = judging.build_judge(config.judge).aspects
+    if config.evaluate.aspect not in aspects:
+        raise ConfigError(f"evaluate.aspect = {config.evaluate.aspect!r} is none of the judge's aspects {aspects!r}")

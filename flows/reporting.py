@@ -1,0 +1,59 @@
+"""The report of a run: its results as Markdown, and accuracy with intervals as a picture."""
+
+from pathlib import Path
+from typing import Any
+
+from flows.tables import arm_name
+from rlrf.handles import Run
+from storage import ledger, reading
+from storage.store import open_store
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.md` and `accuracy.svg` into the run's home; returns the report's path."""
+    store = open_store(run.config.store_path)
+    rows = reading.results(store, run.run_id)
+    _draw_accuracy(rows, run.config.home / "accuracy.svg")
+    champion = ledger.champion(store)
+    path = run.config.home / "report.md"
+    lines = [f"# {run.config.name}", "", "![Held-out accuracy with 95 % intervals](accuracy.svg)", "", *_table(rows), ""]
+    lines += [f"Champion: {champion.name}, weights {champion.policy_id}, in `{champion.folder}`."] if champion else []
+    lines += ["", f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` in"]
+    lines += [f"`{run.config.store_path}`."]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    head = ["policy", "accuracy", "95 % interval", "pairs", "refined", "unrated", "answer tokens", "tokens", "seconds"]
+    aspects = [aspect["aspect"] for aspect in rows[0]["aspects"]] if rows else []
+    lines = ["| " + " | ".join(head[:3] + aspects + head[3:]) + " |", "|---" * (len(head) + len(aspects)) + "|"]
+    for row in rows:
+        means = [f"{a['mean']:+.2f} ± {(a['high'] - a['low']) / 2:.2f}" for a in row["aspects"]]
+        cells = [arm_name(row), f"{row['accuracy']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}", *means]
+        cells += ["" if row["pairs"] is None else f"{row['pairs']:,}"]
+        cells += ["" if row[name] is None else f"{row[name]:.1%}" for name in ("refinement_share", "unrated_share")]
+        cells += [f"{row['tokens_mean']:.1f}", f"{row['tokens'] or 0:,}", f"{row['seconds']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _draw_accuracy(rows: list[dict[str, Any]], path: Path) -> None:
+    """Points with intervals: the arms side by side, the policy's line through its iterations."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.4), layout="constrained")
+    for number, row in enumerate(rows):
+        colour = "tab:gray" if row["arm"] != "policy" else "tab:blue"
+        below, above = row["accuracy"] - row["low"], row["high"] - row["accuracy"]
+        axes.errorbar(number, 100 * row["accuracy"], [[100 * below], [100 * above]], fmt="o", capsize=4, color=colour)
+        axes.annotate(f"{row['accuracy']:.1%}", (number, 100 * row["accuracy"]), xytext=(8, 0), textcoords="offset points", va="center")
+    axes.set_xticks(range(len(rows)), [arm_name(row) for row in rows])
+    axes.set_xlim(-0.4, len(rows) - 0.4 + 0.3)
+    axes.set_ylabel("held-out accuracy, %")
+    axes.grid(axis="y", alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,36 @@
+"""`rlrf run`: the flywheel in this process, with its results and where they are."""
+
+from pathlib import Path
+from time import monotonic
+from uuid import uuid4
+
+from rich.console import Console
+
+from flows import tables
+from flows.flywheel import flywheel
+from flows.preflight import preflight
+from flows.reporting import write_report
+from rlrf.config import load_config
+from rlrf.handles import Run
+from storage import ledger, reading
+from storage.store import open_store
+
+
+def run_flywheel(config_path: Path, out: Console) -> None:
+    """Check, run, report. Raises RlrfError for what can be explained."""
+    config = preflight(load_config(config_path))
+    store, run_id, started = open_store(config.store_path), str(uuid4()), monotonic()
+    killed = reading.unfinished_run(store, config.name)
+    if killed:
+        out.print(f"Run {killed[:8]} did not end by itself: going on from its rows; only the batch under way is repeated.")
+    out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False)
+    flywheel(config, run_id)
+    report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
+    out.print(tables.results_table(reading.results(store, run_id)))
+    done, champion = reading.produced(store, run_id), ledger.champion(store)
+    made = [f"{done['responses']:,} responses ({done['tokens']:,} tokens)", f"{done['judgements']:,} judgements"]
+    news = f"new in this run: {', '.join(made)}, {done['trainings']} trainings"
+    out.print(f"{news if any(done.values()) else 'nothing was regenerated'}; {monotonic() - started:.1f} s", markup=False)
+    out.print(f"store    {config.store_path}", markup=False)
+    out.print(f"champion {champion.folder if champion else 'none'}", markup=False)
+    out.print(f"report   {report}", markup=False)

@@ -1,0 +1,132 @@
+"""What the terminal shows: tables of results, plans and stores, and one prompt as a tree. Model text is never markup."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from flows.plan import Step
+from storage import ledger
+from storage.store import Store
+
+_LEVELS = {-1: "red", 0: "yellow", 1: "green"}
+
+
+def results_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """One row per arm and iteration: held-out accuracy and aspect means with intervals, pairs, shares, tokens, time."""
+    rows = list(rows)
+    aspects = [aspect["aspect"] for aspect in rows[0]["aspects"]] if rows else []
+    table = Table(title="Held-out results (95 % intervals)", title_justify="left")
+    for name in ("policy", "accuracy", *aspects, "answer tokens", "pairs", "refined", "unrated", "tokens", "seconds", "gate"):
+        table.add_column(name, justify="left" if name in {"policy", "gate"} else "right")
+    for row in rows:
+        means = {aspect["aspect"]: aspect for aspect in row["aspects"]}
+        table.add_row(*_result_cells(row, [means.get(name) for name in aspects]))
+    return table
+
+
+def _result_cells(row: dict[str, Any], aspects: list[dict[str, Any] | None]) -> list[Text]:
+    cells = [
+        arm_name(row),
+        f"{row['accuracy']:.1%}\n{row['low']:.1%}..{row['high']:.1%}",
+        *(f"{a['mean']:+.2f}\n±{(a['high'] - a['low']) / 2:.2f}" if a else "" for a in aspects),
+        f"{row['tokens_mean']:.1f}",
+        _count(row["pairs"]),
+        _share(row["refinement_share"]),
+        _share(row["unrated_share"]),
+        _count(row["tokens"] or None),
+        f"{row['seconds']:.0f}",
+        f"{row['verdict']} {100 * row['gain']:+.1f}" if row["verdict"] else "",
+    ]
+    return [Text(cell) for cell in cells]
+
+
+def arm_name(row: dict[str, Any]) -> str:
+    """How a row of results is called: base, iteration 1, control."""
+    return f"iteration {row['iteration']}" if row["arm"] == "policy" else str(row["arm"])
+
+
+def plan_table(steps: list[Step]) -> Group:
+    """Stages with rows kept and to do, and why; a closing line with the sums."""
+    table = Table(title="Plan", title_justify="left")
+    for name in ("iteration", "stage", "rows", "kept", "to do", "tokens to do", "why"):
+        table.add_column(name, justify="left" if name in {"stage", "why"} else "right")
+    for step in steps:
+        left = None if step.rows is None else step.rows - step.kept
+        cells = [str(step.iteration or "-"), step.stage, _count(step.rows), _count(step.kept), _count(left)]
+        table.add_row(*map(Text, [*cells, _count(step.tokens), step.why]))
+    done = sum(step.why == "finished" for step in steps)
+    kept, tokens = sum(step.kept for step in steps), sum(step.tokens for step in steps)
+    line = f"{done} of {len(steps)} stages finished, {kept:,} rows kept, at most about {tokens:,} tokens to generate"
+    return Group(table, Text(line))
+
+
+def counts_table(counts: dict[str, int], path: Path) -> Group:
+    """Rows per table of a store."""
+    table = Table(title="Store", title_justify="left")
+    for name in ("table", "rows"):
+        table.add_column(name, justify="right" if name == "rows" else "left")
+    for name, rows in counts.items():
+        table.add_row(name, f"{rows:,}")
+    return Group(table, Text(f"{path}, {path.stat().st_size / 1e6:,.1f} MB"))
+
+
+def runs_table(runs: list[dict[str, Any]]) -> Table:
+    """The latest runs."""
+    table = Table(title="Runs", title_justify="left")
+    for name in ("run", "name", "status", "started", "reason"):
+        table.add_column(name)
+    for run in runs:
+        started = f"{run['started_at']:%Y-%m-%d %H:%M}"
+        table.add_row(*map(Text, [run["run_id"][:8], run["name"], run["status"], started, (run["reason"] or "")[:160]]))
+    return table
+
+
+def champion_line(store: Store) -> Text:
+    """Who is in office."""
+    champion = ledger.champion(store)
+    if champion is None:
+        return Text("Champion: none yet")
+    return Text(f"Champion: {champion.name} ({champion.policy_id}) in {champion.folder}")
+
+
+def prompt_tree(prompt: dict[str, Any], responses: list[dict[str, Any]]) -> Tree:
+    """A prompt, its responses, and below each its ratings, critiques and refinements."""
+    tree = Tree(Text(f"prompt {prompt['prompt_id']} from {prompt['source']}", style="bold"))
+    for message in prompt["messages"]:
+        tree.add(Text(f"{message['role']}: {message['content']}"))
+    if prompt["reference"]:
+        tree.add(Text(f"reference: {prompt['reference']}", style="dim"))
+    branches: dict[str, Tree] = {}
+    for row in responses:
+        above = branches.get(row["parent_id"] or "", tree)
+        branches[row["response_id"]] = _add_response(above, row)
+    return tree
+
+
+def _add_response(above: Tree, row: dict[str, Any]) -> Tree:
+    kind = "refinement" if row["parent_id"] else "response"
+    score = "unrated" if row["score"] is None else f"score {row['score']:+.2f}"
+    marks = [score, *(["chosen"] if row["chosen"] else []), *(["rejected"] if row["rejected"] else [])]
+    marks += ["cut off"] if row["finish_reason"] == "length" else []
+    head = f"{kind} {row['response_id'][:8]} by {row['policy']}: {', '.join(marks)}"
+    branch = above.add(Text(head, style="bold"))
+    branch.add(Text(row["text"]))
+    if row["reason"]:
+        branch.add(Text(f"unrated because {row['reason']}", style="yellow"))
+    for rating in row["ratings"] or []:
+        level = "?" if rating["rating"] is None else f"{rating['rating']:+d}"
+        branch.add(Text(f"{rating['aspect']} {level}  {rating['critique']}", style=_LEVELS.get(rating["rating"], "dim")))
+    return branch
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

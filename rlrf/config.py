@@ -1,0 +1,285 @@
+"""A run's configuration: TOML to frozen pydantic; unknown keys are refused with their dotted path.
+
+What is here decides results or where they are kept. What a value invalidates is stated by the stage keys
+(`rlrf/stages.py`): only what a stage reads is part of its key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlrf.errors import ConfigError
+from rlrf.external import ExternalSource
+from rlrf.records import Sampling
+from rlrf.sources import Source
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Bootstrap(Section):
+    """Make a tiny policy and its word problems here, where no model can be downloaded (files go to `home`/bootstrap)."""
+
+    seed: int = 0
+    prompts: int = Field(6000, ge=1, description="Word problems for the wheel to learn from and be held to")
+    held_out: int = Field(1000, ge=1, description="Further word problems, held out for evaluation")
+    effort: float = Field(1.0, gt=0, le=10, description="Multiplies the training steps; below 1 for a quick look")
+
+
+class Policy(Section):
+    """The policy that iteration 1 starts from: a Hugging Face folder or hub name, or one made here."""
+
+    model: str | None = Field(None, description="Local folder or hub name of a chat model with safetensors weights")
+    bootstrap: Bootstrap | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Policy:
+        if (self.model is None) == (self.bootstrap is None):
+            raise ValueError("give exactly one of `model` (a folder or hub name) and `bootstrap` (a table)")
+        return self
+
+
+class HeldOut(Section):
+    """What evaluation asks and nothing else may read: files of its own, or a share of the prompts by content hash."""
+
+    sources: tuple[Source, ...] = ()
+    fraction: Share = 0.0
+    limit: int | None = Field(None, ge=1, description="Evaluate on the first this many (in seeded order)")
+
+
+class Prompts(Section):
+    """Where prompts come from and how many an iteration takes."""
+
+    sources: tuple[Source, ...] = ()
+    system: str | None = Field(None, description="System prompt put before every chat that has none")
+    held_out: HeldOut = HeldOut()
+    near_duplicate: float = Field(0.9, gt=0, le=1, description="Word-shingle Jaccard similarity from which a prompt is a duplicate")
+    per_iteration: int | None = Field(None, ge=1, description="Prompts per iteration; all that are left when unset")
+    reuse: bool = Field(False, description="Take the same prompts in every iteration instead of fresh ones")
+
+
+class Sampled(Section):
+    """How responses are drawn."""
+
+    temperature: float = Field(1.0, ge=0.0, le=5.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_tokens: int = Field(512, ge=1)
+    stop: tuple[str, ...] = ()
+
+    def sampling(self) -> Sampling:
+        """The same values as the record that backends take."""
+        return Sampling(self.temperature, self.top_p, self.max_tokens, self.stop)
+
+
+class Explore(Sampled):
+    """n responses per prompt from the policy; 0 to use external responses alone."""
+
+    n: int = Field(8, ge=0)
+
+
+class Refine(Sampled):
+    """m rewrites per promising response, from its feedback; 0 to go without reflection."""
+
+    m: int = Field(4, ge=0)
+    promising: Literal["best", "best_imperfect"] = Field(
+        "best", description="The response to refine: highest score (the paper), or highest that isn't at the top"
+    )
+
+
+class Engine(Section):
+    """transformers in this process."""
+
+    type: Literal["transformers"] = "transformers"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_size: int = Field(256, ge=1, description="Responses generated together")
+
+
+class Endpoint(Section):
+    """Any OpenAI-compatible server; the key is read from the environment and never stored."""
+
+    type: Literal["endpoint"]
+    base_url: str
+    model: str = Field(description="The served model's name, checked before the first request")
+    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key")
+    concurrency: int = Field(32, ge=1)
+    request_timeout: float = Field(120.0, gt=0, description="Seconds for one request, all retries excluded")
+    retries: int = Field(5, ge=0)
+
+
+class Scripted(Section):
+    """The shipped fake: replies come from a Python function `module:function`; for tests and dry runs."""
+
+    type: Literal["scripted"]
+    reply: str
+    batch_size: int = Field(64, ge=1)
+
+
+AnyEngine = Annotated[Engine | Endpoint | Scripted, Field(discriminator="type")]
+
+
+class MathJudge(Section):
+    """The verifier: final answer, arithmetic of each step, completeness, conciseness. Needs references."""
+
+    type: Literal["math"] = "math"
+    reveal_values: bool = Field(True, description="Critiques state the right value of a wrong step")
+
+
+class RubricJudge(Section):
+    """A model that rates by a rubric file, comment first."""
+
+    type: Literal["rubric"]
+    rubric: str = Field("general", description="A shipped rubric's name, or a path to a TOML file")
+    model: str | None = Field(None, description="Folder of the judge's weights for engine `transformers`")
+    engine: AnyEngine
+    sampling: Sampled = Sampled(temperature=0.0, max_tokens=1024)
+
+    @model_validator(mode="after")
+    def _model_where_needed(self) -> RubricJudge:
+        if isinstance(self.engine, Engine) and self.model is None:
+            raise ValueError("engine `transformers` needs `model`, the folder of the judge's weights")
+        return self
+
+
+AnyJudge = Annotated[MathJudge | RubricJudge, Field(discriminator="type")]
+
+
+class Pairs(Section):
+    """The paper's rule: chosen from the fully successful by score, rejected at random from the rest."""
+
+    k: int = Field(1, ge=1, description="Pairs per prompt at most")
+    min_pairs: int = Field(32, ge=1, description="Fewer pairs than this stop the run before any training")
+
+
+class Lora(Section):
+    """Low-rank adapters; the result is merged into a full folder, the adapter kept beside it."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class Train(Section):
+    """One fine-tuning of the policy on the pairs; the reference is the policy it starts from."""
+
+    method: Literal["dpo", "rs"] = Field("dpo", description="dpo, or the paper's RS: SFT on the chosen alone")
+    learning_rate: float = Field(2e-6, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(16, ge=1, description="Pairs per optimiser step and device")
+    gradient_accumulation: int = Field(1, ge=1)
+    beta: float = Field(0.1, gt=0)
+    sft_weight: float = Field(0.0, ge=0, description="Weight of the NLL of the chosen beside the DPO loss; 0 = paper")
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    max_length: int = Field(1024, ge=8, description="Tokens of prompt and response; longer pairs are set aside, counted")
+    lora: Lora | None = None
+    save_every: int = Field(50, ge=1, description="Steps between checkpoints: what a kill costs at most")
+
+
+class Evaluate(Sampled):
+    """Greedy answers to the held-out prompts; accuracy is the share at the top level of one aspect."""
+
+    temperature: float = 0.0
+    aspect: str = Field("answer", description="The aspect whose top level counts as accurate")
+    control: bool = Field(False, description="Also train on the bootstrap's demonstrations: same steps, same rate")
+
+    @model_validator(mode="after")
+    def _greedy(self) -> Evaluate:
+        if self.temperature:
+            raise ValueError("evaluation is greedy: leave `temperature` out")
+        return self
+
+
+class Gate(Section):
+    """When a trained policy becomes the champion, and when the wheel stops."""
+
+    min_gain: float = Field(0.0, description="The paired gain's lower bound must exceed this, in accuracy (0.01 = 1 point)")
+    max_length_ratio: float = Field(1.5, gt=0, description="Mean answer length against the champion's at most")
+    patience: int = Field(1, ge=1, description="Iterations in a row without a promotion after which the wheel stops")
+
+
+class Limits(Section):
+    """Shares over which a stage stops the run instead of going on with bad data."""
+
+    failed: Share = Field(0.05, description="Requests that yielded no response")
+    unrated: Share = Field(0.5, description="Judged responses without a rating, truncated ones included")
+
+
+class RunConfig(Section):
+    """Everything that one flywheel run is told."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    home: Path = Field(description="Folder for the store, models and report")
+    seed: int = 0
+    iterations: int = Field(2, ge=1, le=100)
+    policy: Policy
+    prompts: Prompts = Prompts()
+    external: tuple[ExternalSource, ...] = ()
+    engine: AnyEngine = Engine()
+    explore: Explore = Explore()
+    judge: AnyJudge = MathJudge()
+    refine: Refine = Refine()
+    pairs: Pairs = Pairs()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if self.policy.bootstrap is None:
+            if not self.prompts.sources and not self.external:
+                raise ValueError("prompts.sources: name at least one file or dataset of prompts")
+            if not self.prompts.held_out.sources and not self.prompts.held_out.fraction:
+                raise ValueError("prompts.held_out: give `sources` or a `fraction` above 0; nothing could be evaluated")
+            if self.evaluate.control:
+                raise ValueError("evaluate.control: only a bootstrapped policy has the demonstrations that it needs")
+        if self.explore.n == 0 and not self.external:
+            raise ValueError("explore.n: 0 leaves nothing to judge; name [[external]] responses or raise n")
+        if isinstance(self.engine, Endpoint) and self.iterations > 1:
+            raise ValueError("engine.type: an endpoint serves one model; iteration 2 needs engine `transformers`")
+        return self
+
+    @property
+    def store_path(self) -> Path:
+        """The DuckDB file of this home."""
+        return self.home / "store.duckdb"
+
+
+def load_config(path: Path | str) -> RunConfig:
+    """Read a TOML file. Raises ConfigError that lists every wrong key by its dotted path."""
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {str(path)!r}: {error.strerror}; give the path of a run's TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {str(path)!r} is not TOML: {error}") from error
+    return parse_config(data, str(path))
+
+
+def parse_config(data: dict[str, Any], place: str) -> RunConfig:
+    """Validate plain data. Raises ConfigError that lists every wrong key by its dotted path."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ConfigError(f"config {place!r}:\n  " + "\n  ".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown key (value {problem['input']!r}); remove it or check its spelling"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in {"value_error", "missing"}:
+        return f"{path}: {message}"
+    return f"{path} = {problem['input']!r}: {message}"

@@ -1,0 +1,50 @@
+"""Planning responses: which rows there should be, each with its id and seed, before anything is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rlrf.fingerprints import content_id, response_seed
+from rlrf.records import Message, Prompt, Rating
+from rlrf.reflection import refine_messages
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One response that a stage wants: its identity, and the chat that asks for it."""
+
+    response_id: str
+    prompt_id: str
+    parent_id: str | None
+    position: int
+    seed: int
+    messages: tuple[Message, ...]
+
+
+def plan_responses(gen_key: str, prompts: Iterable[Prompt], n: int) -> list[Planned]:
+    """n responses per prompt. Raising n keeps the first n: an id depends on the position, not on n."""
+    return [plan_one(gen_key, p.prompt_id, None, i, p.messages) for p in prompts for i in range(n)]
+
+
+def plan_refinements(
+    gen_key: str,
+    prompt_id: str,
+    parent_id: str,
+    messages: Sequence[Message],
+    draft: str,
+    ratings: Sequence[Rating],
+    m: int,
+) -> list[Planned]:
+    """m refinements of one promising response."""
+    chat = refine_messages(messages, draft, ratings)
+    return [plan_one(gen_key, prompt_id, parent_id, i, chat) for i in range(m)]
+
+
+def plan_one(
+    gen_key: str, prompt_id: str, parent_id: str | None, position: int, messages: tuple[Message, ...]
+) -> Planned:
+    """One response at one position."""
+    response_id = content_id("response", [gen_key, prompt_id, parent_id, position])
+    seed = response_seed(gen_key, prompt_id, parent_id, position)
+    return Planned(response_id, prompt_id, parent_id, position, seed, messages)

@@ -1,0 +1,131 @@
+"""What stages pass to each other: names of rows in the store, never the rows."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from rlrf.config import RunConfig
+from rlrf.fingerprints import content_id
+
+
+class Record(BaseModel):
+    """Base of every handle: frozen, plain JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(Record):
+    """One run of a flow: which store, under which configuration."""
+
+    run_id: str
+    store_id: str
+    config: RunConfig
+
+
+class Handle(Record):
+    """A finished stage's rows. `digest` covers their contents, so equal results upstream are equal inputs downstream."""
+
+    stage: str
+    key: str
+    rows: int
+    digest: str
+
+    def summary(self) -> tuple[int, str]:
+        """Rows and digest for the stage's receipt."""
+        return self.rows, self.digest
+
+
+class Corpus(Record):
+    """What ingestion left in the store: prompts to learn from, prompts held out, external responses."""
+
+    prompts: Handle
+    held_out: Handle
+    external: Handle
+
+    def summary(self) -> tuple[int, str]:
+        """Rows and digest for the stage's receipt."""
+        parts = [part.digest for part in (self.prompts, self.held_out, self.external)]
+        return self.prompts.rows + self.held_out.rows + self.external.rows, content_id("corpus", parts)
+
+
+class Policy(Record):
+    """A model folder and the digest of its weights, which is its id."""
+
+    policy_id: str
+    name: str
+    folder: str
+
+    def summary(self) -> tuple[int, str]:
+        """Rows and digest for the stage's receipt."""
+        return 1, self.policy_id
+
+
+class Trained(Record):
+    """A policy that a training made, and the optimiser steps it took."""
+
+    policy: Policy
+    base: Policy
+    key: str
+    steps: int
+
+    def summary(self) -> tuple[int, str]:
+        """Rows and digest for the stage's receipt."""
+        return self.steps, self.policy.policy_id
+
+
+class Evaluation(Record):
+    """One policy's answers to the held-out prompts; accuracy in [0, 1] with a 95 % Wilson interval."""
+
+    key: str
+    policy: Policy
+    judge_key: str
+    digest: str
+    questions: int
+    accuracy: float
+    low: float
+    high: float
+    tokens_mean: float
+
+    def summary(self) -> tuple[int, str]:
+        """Rows and digest for the stage's receipt."""
+        return self.questions, self.digest
+
+
+class Decision(Record):
+    """The gate's verdict over two evaluations, and who is champion after it."""
+
+    key: str
+    verdict: str
+    champion: Policy
+    reason: str
+
+    def summary(self) -> tuple[int, str]:
+        """Rows and digest for the stage's receipt."""
+        return 1, self.champion.policy_id
+
+
+class Outcome(Record):
+    """What one iteration made: the policy it started from (none for the first evaluation), the evaluation of the
+    policy it made, the optimiser steps that it took, and the key of every stage."""
+
+    iteration: int
+    base: Policy | None
+    evaluation: Evaluation
+    steps: int
+    stages: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, iteration: int, base: Policy | None, evaluation: Evaluation, made: list[Handle | Trained | Evaluation]
+    ) -> Outcome:
+        """An outcome from everything that its stages returned, in order."""
+        names = [_stage_name(one) for one in made]
+        keys = {names[i] if names[i] not in names[:i] else f"{names[i]} again": one.key for i, one in enumerate(made)}
+        steps = sum(one.steps for one in made if isinstance(one, Trained))
+        return cls(iteration=iteration, base=base, evaluation=evaluation, steps=steps, stages=keys)
+
+
+def _stage_name(made: Handle | Trained | Evaluation) -> str:
+    if isinstance(made, Handle):
+        return made.stage
+    return "train_policy" if isinstance(made, Trained) else "evaluate"

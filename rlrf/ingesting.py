@@ -1,0 +1,137 @@
+"""From source files to a corpus: prompts to learn from, prompts held out, external responses, and all that was dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlrf.bootstrapping import bootstrap_folder
+from rlrf.config import RunConfig
+from rlrf.deduplication import Deduplicated, deduplicate
+from rlrf.errors import DataError
+from rlrf.external import ExternalResponse, ExternalSource, read_responses
+from rlrf.fingerprints import content_id, file_digest
+from rlrf.records import Prompt
+from rlrf.sources import PromptColumns, Source, read_prompts
+from rlrf.splitting import keep_disjoint, split_of
+from rlrf.tables import Table, find_files
+
+
+@dataclass(frozen=True)
+class DroppedPrompt:
+    """A prompt that was left out, and why."""
+
+    source: str
+    row: int
+    prompt_id: str
+    reason: str
+    duplicate_of: str | None = None
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """What was read. `learn` includes the prompts of the external responses."""
+
+    learn: tuple[Prompt, ...]
+    held_out: tuple[Prompt, ...]
+    external: tuple[ExternalResponse, ...]
+    dropped: tuple[DroppedPrompt, ...]
+
+
+
+
+def learn_sources(config: RunConfig) -> tuple[Source, ...]:
+    """The prompt files of the run: its own, or the bootstrap's word problems."""
+    if config.prompts.sources or config.policy.bootstrap is None:
+        return config.prompts.sources
+    return (_word_problems(config, "prompts"),)
+
+
+def held_out_sources(config: RunConfig) -> tuple[Source, ...]:
+    """The held-out files of the run: its own, none when a fraction is held out, or the bootstrap's."""
+    held_out = config.prompts.held_out
+    if held_out.sources or held_out.fraction or config.policy.bootstrap is None:
+        return held_out.sources
+    return (_word_problems(config, "held_out"),)
+
+
+def source_digests(config: RunConfig) -> list[list[str]]:
+    """The contents of every source's files, in the order of the configuration. Raises DataError for a missing file."""
+    tables: list[Table] = [*learn_sources(config), *held_out_sources(config), *config.external]
+    tables += [source.prompts for source in config.external if source.prompts is not None]
+    return [[file_digest(path) for path in find_files(table)] if table.path else [] for table in tables]
+
+
+def read_material(config: RunConfig) -> Material:
+    """Read, split, deduplicate. Raises DataError that names file and line for what can't be used."""
+    prompts = _read(learn_sources(config), config.prompts.system)
+    held_out = _read(held_out_sources(config), config.prompts.system)
+    _refuse_two_references([*prompts, *held_out])
+    fraction, threshold = config.prompts.held_out.fraction, config.prompts.near_duplicate
+    own = deduplicate(held_out, (), threshold)
+    kept_out, dropped = own.kept, _drops(own, "in held-out")
+    if fraction:
+        chosen = [prompt for prompt in prompts if split_of(prompt.prompt_id, fraction) == "held_out"]
+        prompts = [prompt for prompt in prompts if split_of(prompt.prompt_id, fraction) == "train"]
+        split = deduplicate(chosen, kept_out, threshold)
+        kept_out, dropped = (*kept_out, *split.kept), dropped + _drops(split)
+        learn = deduplicate(prompts, kept_out, threshold)
+    else:
+        learn = keep_disjoint(prompts, kept_out, threshold)
+    external, refused = _external(config.external, config.prompts.system, kept_out, threshold)
+    known = {prompt.prompt_id for prompt in learn.kept}
+    extra = {one.prompt.prompt_id: one.prompt for one in external if one.prompt.prompt_id not in known}
+    return Material(
+        (*learn.kept, *extra.values()), _limited(kept_out, config), external, (*dropped, *_drops(learn), *refused)
+    )
+
+
+def _word_problems(config: RunConfig, split: str) -> Source:
+    path = bootstrap_folder(config) / f"{split}.jsonl"
+    return Source(name=f"word-problems-{split}", path=str(path), columns=PromptColumns(prompt="question", reference="answer"))
+
+
+def _read(sources: Iterable[Source], system: str | None) -> list[Prompt]:
+    return [prompt for source in sources for prompt in read_prompts(source, system)]
+
+
+def _refuse_two_references(prompts: Iterable[Prompt]) -> None:
+    """One prompt with two references would be judged by whichever came last."""
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        other = first.setdefault(prompt.prompt_id, prompt)
+        if other.reference != prompt.reference:
+            text = prompt.messages[-1]["content"][:80]
+            raise DataError(
+                f"prompt {text!r} has the reference {other.reference!r:.80} in source {other.source!r} and "
+                f"{prompt.reference!r:.80} in {prompt.source!r}; make them one"
+            )
+
+
+def _external(
+    sources: Iterable[ExternalSource], system: str | None, held_out: tuple[Prompt, ...], threshold: float
+) -> tuple[tuple[ExternalResponse, ...], tuple[DroppedPrompt, ...]]:
+    """Responses whose prompts don't touch the held-out ones; the others' prompts are dropped with the reason."""
+    found = [one for source in sources for one in read_responses(source, system)]
+    prompts = {one.prompt.prompt_id: one.prompt for one in found}
+    clash = {d.prompt_id: d for d in deduplicate(list(prompts.values()), held_out, threshold).dropped if d.against == "held_out"}
+    refused = tuple(
+        DroppedPrompt(prompts[key].source, d.row, key, f"external prompt is held out ({d.kind})", d.duplicate_of, d.similarity)
+        for key, d in clash.items()
+    )
+    return tuple(one for one in found if one.prompt.prompt_id not in clash), refused
+
+
+def _drops(result: Deduplicated, where: str = "") -> tuple[DroppedPrompt, ...]:
+    return tuple(
+        DroppedPrompt(d.source, d.row, d.prompt_id, f"{d.kind} duplicate {where or d.against}", d.duplicate_of, d.similarity)
+        for d in result.dropped
+    )
+
+
+def _limited(prompts: tuple[Prompt, ...], config: RunConfig) -> tuple[Prompt, ...]:
+    """The first `limit` in an order that only contents decide; what is over the limit stays held out all the same."""
+    order = sorted(prompts, key=lambda prompt: content_id("held-out order", prompt.prompt_id))
+    return tuple(order[: config.prompts.held_out.limit])

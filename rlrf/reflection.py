@@ -1,0 +1,28 @@
+"""Reflection: a response's feedback becomes a request to rewrite it (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+from rlrf.records import Message, Rating
+
+LEVEL_NAMES = {-1: "failure", 0: "moderate", 1: "success"}
+
+REFINE_TEMPLATE = files("rlrf").joinpath("templates/refine.txt").read_text(encoding="utf-8")
+
+
+def render_feedback(ratings: Sequence[Rating]) -> str:
+    """One line per rated aspect, in the rubric's order: its name, its level in words, and the critique."""
+    return "\n".join(
+        f"{r.aspect}: {LEVEL_NAMES[r.rating]}. {r.critique}".rstrip() for r in ratings if r.rating is not None
+    )
+
+
+def refine_messages(messages: Sequence[Message], draft: str, ratings: Sequence[Rating]) -> tuple[Message, ...]:
+    """The chat that asks the reviser to rewrite `draft`: the original chat, the draft, then the feedback.
+
+    The reference is not an argument: the reviser knows of it only what the critiques say.
+    """
+    turn = REFINE_TEMPLATE.strip("\n").replace("{feedback}", render_feedback(ratings))
+    return (*messages, {"role": "assistant", "content": draft}, {"role": "user", "content": turn})

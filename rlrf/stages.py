@@ -1,0 +1,153 @@
+"""Stage keys: the content hash of everything that bears on a stage's result, and of nothing else.
+
+A key's ingredients are stored beside it, so that a miss can be explained. Paths, devices, batch sizes, run ids and times
+are never ingredients. `CODE` is raised by hand when a stage's code changes what it produces from the same ingredients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from rlrf.config import Endpoint, RunConfig, Sampled
+from rlrf.fingerprints import content_id
+from rlrf.handles import Corpus, Evaluation, Handle, Policy
+
+CODE = {
+    "ingest": 1,
+    "bootstrap": 1,
+    "sample_prompts": 1,
+    "response": 1,
+    "explore": 1,
+    "refinement": 1,
+    "judge": 1,
+    "judged": 1,
+    "refine": 1,
+    "select_pairs": 1,
+    "train_policy": 1,
+    "evaluate": 1,
+    "decide": 1,
+}
+
+
+class Key(NamedTuple):
+    """A stage's key and the ingredients it was made of."""
+
+    kind: str
+    key: str
+    ingredients: dict[str, Any]
+
+
+def make_key(kind: str, **ingredients: Any) -> Key:
+    """The content hash of a kind, its code version and its ingredients."""
+    ingredients["code"] = CODE[kind]
+    return Key(kind, content_id(kind, ingredients), ingredients)
+
+
+def response_key(config: RunConfig, policy: Policy, sampled: Sampled) -> Key:
+    """Identity of responses apart from prompt and position: weights, sampling, seed."""
+    served = {"endpoint_model": config.engine.model} if isinstance(config.engine, Endpoint) else {}
+    return make_key("response", weights=policy.policy_id, sampling=_sampling(sampled), seed=config.seed, **served)
+
+
+def refinement_key(config: RunConfig, policy: Policy, judge_key: str, template_digest: str) -> Key:
+    """Identity of refinements apart from parent and position: also the feedback's judge and the template."""
+    return make_key(
+        "refinement",
+        weights=policy.policy_id,
+        sampling=_sampling(config.refine),
+        seed=config.seed,
+        feedback=judge_key,
+        template=template_digest,
+    )
+
+
+def ingest_key(config: RunConfig, contents: list[list[str]]) -> Key:
+    """Contents of the source files and how they are read, not where they lie."""
+    prompts = config.prompts.model_dump(mode="json", include={"system", "near_duplicate"})
+    held_out = config.prompts.held_out
+    sources = [source.model_dump(mode="json", exclude={"path"}) for source in (*config.prompts.sources, *held_out.sources)]
+    external = [source.model_dump(mode="json", exclude={"path": True, "prompts": {"path"}}) for source in config.external]
+    split = {"fraction": held_out.fraction, "limit": held_out.limit}
+    return make_key("ingest", contents=contents, sources=sources, external=external, split=split, **prompts)
+
+
+def bootstrap_key(config: RunConfig, demonstrations: str) -> Key:
+    """Settings of the tiny policy and the contents of its demonstrations."""
+    assert config.policy.bootstrap is not None
+    settings = config.policy.bootstrap.model_dump(mode="json", include={"seed", "effort"})
+    return make_key("bootstrap", demonstrations=demonstrations, **settings)
+
+
+def sample_prompts_key(config: RunConfig, corpus: Corpus, iteration: int) -> Key:
+    """Which prompts there are, how many are taken, in which seeded order."""
+    drawn = 1 if config.prompts.reuse else iteration
+    return make_key(
+        "sample_prompts",
+        prompts=corpus.prompts.digest,
+        external=corpus.external.digest if not config.explore.n else None,
+        per_iteration=config.prompts.per_iteration,
+        draw=drawn,
+        seed=config.seed,
+    )
+
+
+def explore_key(config: RunConfig, corpus: Corpus, policy: Policy, prompts: Handle) -> Key:
+    """The prompts, n, how responses are made, and the external responses that join them."""
+    responses = response_key(config, policy, config.explore).key if config.explore.n else None
+    return make_key(
+        "explore", prompts=prompts.digest, responses=responses, n=config.explore.n, external=corpus.external.digest
+    )
+
+
+def judge_key(judge_ingredients: dict[str, Any]) -> Key:
+    """Identity of a judge: rubric, code, model, sampling."""
+    return make_key("judge", **judge_ingredients)
+
+
+def judged_key(judge: str, responses: Handle) -> Key:
+    """One judge over one set of responses."""
+    return make_key("judged", judge=judge, responses=responses.digest)
+
+
+def refine_key(config: RunConfig, policy: Policy, feedback: Handle, refinements: Key) -> Key:
+    """The judged responses, which of them are promising, m, and how they are rewritten."""
+    return make_key(
+        "refine",
+        feedback=feedback.digest,
+        refinements=refinements.key if config.refine.m else None,
+        m=config.refine.m,
+        promising=config.refine.promising,
+    )
+
+
+def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...]) -> Key:
+    """The ratings and the rule."""
+    return make_key("select_pairs", judged=[part.digest for part in judged], k=config.pairs.k, seed=config.seed)
+
+
+def train_policy_key(config: RunConfig, base: Policy, data_digest: str, **overrides: Any) -> Key:
+    """The base's weights, the training data's contents and every training value but the checkpoint spacing."""
+    values = config.train.model_dump(mode="json", exclude={"save_every"}) | overrides
+    return make_key("train_policy", base=base.policy_id, data=data_digest, seed=config.seed, **values)
+
+
+def evaluate_key(config: RunConfig, policy: Policy, held_out: Handle, judge: str) -> Key:
+    """The policy, the held-out prompts, the judge, and how answers are drawn."""
+    return make_key(
+        "evaluate",
+        weights=policy.policy_id,
+        held_out=held_out.digest,
+        judge=judge,
+        sampling=_sampling(config.evaluate),
+        aspect=config.evaluate.aspect,
+    )
+
+
+def decide_key(config: RunConfig, new: Evaluation, old: Evaluation) -> Key:
+    """Both evaluations and the gate's rules."""
+    rules = config.gate.model_dump(mode="json", exclude={"patience"})
+    return make_key("decide", new=new.key, old=old.key, **rules)
+
+
+def _sampling(sampled: Sampled) -> dict[str, Any]:
+    return sampled.model_dump(mode="json", include=set(Sampled.model_fields))

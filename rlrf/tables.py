@@ -1,0 +1,94 @@
+"""Where rows come from: the configuration that every source shares, and the way from it to the reader of its format."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from rlrf.errors import DataError
+from rlrf.readers import Row, read_csv, read_dataset, read_json, read_jsonl, read_parquet
+
+Format = Literal["jsonl", "json", "csv", "parquet"]
+
+READERS = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": read_parquet}
+
+
+class Table(BaseModel):
+    """Rows in files (`path`: a file, a pattern or a folder) or in a dataset (`dataset`: a Hub name or a local folder)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str | None = None
+    format: Format | None = None
+    """What the files are, where their suffix doesn't say it."""
+    dataset: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    """A dataset's split; "train" where none is given."""
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Table:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give exactly one of path and dataset")
+        of_dataset = {"subset": self.subset, "split": self.split, "revision": self.revision}
+        foreign = of_dataset if self.dataset is None else {"format": self.format}
+        if misplaced := [name for name, value in foreign.items() if value is not None]:
+            raise ValueError(f"{misplaced} belong to {'dataset' if self.dataset is None else 'path'}: remove them")
+        return self
+
+
+def read_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
+    """Yield every row with at least the wanted columns, in the order of the file names and of their lines.
+
+    Raises:
+        DataError: no file, a file without rows or one that can't be read, a missing column, a dataset that can't be
+            loaded; names the file and the line.
+    """
+    wanted = list(dict.fromkeys(columns))
+    if table.dataset is not None:
+        yield from read_dataset(table.dataset, table.subset, table.split or "train", table.revision, wanted)
+        return
+    for path in find_files(table):
+        empty = True
+        try:
+            for row in READERS[_format(path, table)](path, wanted):
+                empty = False
+                yield row
+        except OSError as error:
+            raise DataError(f"{path} can't be read: {error.strerror or error}") from error
+        if empty:
+            raise DataError(f"{path} holds no rows; fill it or remove it")
+
+
+def find_files(table: Table) -> list[Path]:
+    """The files that a table's path names, sorted; of a folder, those directly in it that have the right suffix."""
+    assert table.path is not None
+    path = Path(table.path)
+    if path.is_file():
+        return [path]
+    suffixes = [table.format] if table.format else list(READERS)
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.is_file() and _suffix(file) in suffixes]
+    else:
+        found = [Path(name) for name in glob.glob(table.path, recursive=True) if Path(name).is_file()]
+    if not found:
+        kinds = ", ".join(f".{suffix}" for suffix in suffixes)
+        what = f"a folder without {kinds} files" if path.is_dir() else "no file, no folder and no pattern that matches"
+        raise DataError(f"path {table.path!r} is {what}; it was looked up from {str(Path.cwd())!r}")
+    return sorted(found)
+
+
+def _format(path: Path, table: Table) -> str:
+    chosen = table.format or _suffix(path)
+    if chosen not in READERS:
+        raise DataError(f"{path}: the suffix {path.suffix!r} names no format; set format to one of {list(READERS)}")
+    return chosen
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")

@@ -1,0 +1,231 @@
+"""What happened: runs, keys with their ingredients, stage receipts, policies, trainings, decisions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rlrf.errors import StoreError
+from rlrf.handles import Decision, Evaluation, Handle, Outcome, Policy, Trained
+from rlrf.stages import Key
+from storage.store import Store, insert
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a stage did: rows kept from before, rows produced, rows failed, tokens produced."""
+
+    kept: int = 0
+    produced: int = 0
+    failed: int = 0
+    tokens: int = 0
+
+
+def start_run(store: Store, run_id: str, name: str, config: str) -> None:
+    """Record a run with its resolved configuration."""
+    with store.connect() as connection:
+        insert(connection, "runs", [{"run_id": run_id, "name": name, "config": config, "status": "running"}])
+
+
+def end_run(store: Store, run_id: str, status: str, reason: str | None = None) -> None:
+    """Record how a run ended: completed, stopped or failed."""
+    with store.connect() as connection:
+        connection.execute(
+            "UPDATE runs SET status = ?, reason = ?, ended_at = now() WHERE run_id = ?", [status, reason, run_id]
+        )
+
+
+def record_keys(store: Store, *keys: Key) -> None:
+    """Keep the ingredients of keys, so that a later miss can be explained."""
+    rows = [{"key": k.key, "kind": k.kind, "ingredients": json.dumps(k.ingredients, ensure_ascii=False)} for k in keys]
+    with store.connect() as connection:
+        insert(connection, "keys", rows)
+
+
+def receipt(store: Store, stage_key: str) -> Handle | None:
+    """The handle of a finished stage, or None."""
+    rows = store.query("SELECT stage, stage_key AS key, rows, digest FROM receipts WHERE stage_key = ?", [stage_key])
+    return Handle(**rows[0]) if rows else None
+
+
+def write_receipt(store: Store, handle: Handle, counts: Counts, seconds: float, run_id: str) -> None:
+    """Mark a stage as finished. Written last: a stage without a receipt is done again from the rows that exist."""
+    row = {
+        "stage_key": handle.key,
+        "stage": handle.stage,
+        "rows": handle.rows,
+        "digest": handle.digest,
+        **vars(counts),
+        "seconds": seconds,
+        "run_id": run_id,
+    }
+    with store.connect() as connection:
+        insert(connection, "receipts", [row])
+
+
+def add_policy(store: Store, policy: Policy, kind: str, parent_id: str | None = None, stage_key: str | None = None) -> None:
+    """Record a policy (kind: model, bootstrap, trained, control or external) or that its folder moved."""
+    row = policy.model_dump() | {"kind": kind, "parent_id": parent_id, "stage_key": stage_key}
+    with store.connect() as connection:
+        insert(connection, "policies", [row])
+        connection.execute(
+            "UPDATE policies SET folder = $folder WHERE policy_id = $id AND folder IS DISTINCT FROM $folder",
+            {"folder": policy.folder, "id": policy.policy_id},
+        )
+
+
+def policy(store: Store, policy_id: str) -> Policy:
+    """A recorded policy. Raises StoreError for an unknown id."""
+    rows = store.query("SELECT policy_id, name, folder FROM policies WHERE policy_id = ?", [policy_id])
+    if not rows:
+        raise StoreError(f"policy {policy_id!r} is not in the store; see `SELECT * FROM policies`")
+    return Policy(**rows[0])
+
+
+def policies_like(store: Store, prefix: str) -> list[str]:
+    """Ids of the policies of ours that start so, five at most."""
+    sql = "SELECT policy_id FROM policies WHERE starts_with(policy_id::VARCHAR, ?) AND kind <> 'external' LIMIT 5"
+    return [row["policy_id"] for row in store.query(sql, [prefix])]
+
+
+def made_policy(store: Store, stage_key: str) -> Policy | None:
+    """The policy that a stage made, or None."""
+    rows = store.query("SELECT policy_id, name, folder FROM policies WHERE stage_key = ?", [stage_key])
+    return Policy(**rows[0]) if rows else None
+
+
+def add_training(
+    store: Store, trained: Trained, record: dict[str, Any], metrics: list[dict[str, Any]], seconds: float
+) -> None:
+    """Record a finished training with its metrics, one row per step and name.
+
+    `record`: pair_set (None for the control), spec, rows trained on, rows excluded by reason.
+    """
+    row = {
+        "stage_key": trained.key,
+        "policy_id": trained.policy.policy_id,
+        "base_id": trained.base.policy_id,
+        "pair_set": record["pair_set"],
+        "spec": json.dumps(record["spec"]),
+        "rows": record["rows"],
+        "excluded": json.dumps(record["excluded"]),
+        "steps": trained.steps,
+        "seconds": seconds,
+    }
+    values = [
+        {"stage_key": trained.key, "step": int(entry["step"]), "name": name, "value": float(value)}
+        for entry in metrics
+        for name, value in entry.items()
+        if name != "step"
+    ]
+    with store.connect() as connection:
+        insert(connection, "trainings", [row])
+        insert(connection, "training_metrics", values)
+
+
+def training(store: Store, stage_key: str) -> Trained | None:
+    """A recorded training, or None."""
+    rows = store.query("SELECT policy_id, base_id, steps FROM trainings WHERE stage_key = ?", [stage_key])
+    if not rows:
+        return None
+    row = rows[0]
+    base, made = policy(store, row["base_id"]), policy(store, row["policy_id"])
+    return Trained(policy=made, base=base, key=stage_key, steps=row["steps"])
+
+
+def add_iteration(
+    store: Store, run_id: str, arm: str, outcome: Outcome, judge_key: str, decision_key: str | None = None
+) -> None:
+    """Record one iteration of one arm (base, policy or control)."""
+    stages = outcome.stages
+    row = {
+        "run_id": run_id,
+        "iteration": outcome.iteration,
+        "arm": arm,
+        "base_id": outcome.base.policy_id if outcome.base else None,
+        "policy_id": outcome.evaluation.policy.policy_id,
+        "evaluation": outcome.evaluation.key,
+        "decision": decision_key,
+        "prompts_key": stages.get("sample_prompts"),
+        "responses_key": stages.get("explore"),
+        "refinements_key": stages.get("refine"),
+        "pair_set": stages.get("select_pairs"),
+        "judge_key": judge_key,
+        "stage_keys": json.dumps(stages),
+        "seconds": _seconds(store, list(stages.values())),
+    }
+    with store.connect() as connection:
+        insert(connection, "iterations", [row])
+
+
+def _seconds(store: Store, stage_keys: list[str]) -> float:
+    """What the stages took when they were done, whichever run did them."""
+    sql = "SELECT coalesce(sum(seconds), 0) FROM receipts WHERE stage_key IN (SELECT unnest($keys::UUID[]))"
+    return float(store.value(sql, {"keys": stage_keys}))
+
+
+def champion(store: Store) -> Policy | None:
+    """The policy that the last decision left in office, or None in a store that has decided nothing."""
+    rows = store.query("SELECT policy_id, name, folder FROM champion")
+    return Policy(**rows[0]) if rows else None
+
+
+def champion_before(store: Store) -> Policy | None:
+    """The champion that the present one replaced, or None. Rolling back again goes one further back."""
+    rows = store.query("SELECT champion_id, verdict FROM decisions ORDER BY number")
+    terms: list[str] = []  # champions in office, the present one last; a rollback ends a term for good
+    for row in rows:
+        if row["verdict"] == "rollback":
+            terms.pop()
+        elif not terms or terms[-1] != row["champion_id"]:
+            terms.append(row["champion_id"])
+    return policy(store, terms[-2]) if len(terms) > 1 else None
+
+
+def decide(
+    store: Store, verdict: str, about: Policy, champion: Policy, reason: str, by: str, **evidence: float | int | str | None
+) -> None:
+    """Append a decision (verdict: start, promote, keep or rollback); the last row's champion is in office.
+
+    `evidence` fills the columns stage_key, run_id, iteration, gain, low, high and length_ratio where there are any. A
+    stage that decided before doesn't decide again.
+    """
+    row = {"verdict": verdict, "policy_id": about.policy_id, "champion_id": champion.policy_id, "reason": reason}
+    row |= {"decided_by": by} | evidence
+    names, marks = ", ".join(row), ", ".join(f"${name}" for name in row)
+    with store.connect() as connection:
+        connection.execute(
+            f"INSERT INTO decisions ({names}) SELECT {marks} WHERE NOT EXISTS "
+            "(FROM decisions WHERE stage_key = $stage_key)" if "stage_key" in row
+            else f"INSERT INTO decisions ({names}) SELECT {marks}",
+            row,
+        )
+
+
+def decision(store: Store, stage_key: str) -> Decision | None:
+    """A recorded decision of the gate, or None."""
+    rows = store.query("SELECT verdict, champion_id, reason FROM decisions WHERE stage_key = ?", [stage_key])
+    if not rows:
+        return None
+    row = rows[0]
+    return Decision(key=stage_key, verdict=row["verdict"], champion=policy(store, row["champion_id"]), reason=row["reason"])
+
+
+def add_evaluation(store: Store, evaluation: Evaluation, unrated: int, aspects: list[dict[str, Any]]) -> None:
+    """Record one policy's evaluation with its aspect means."""
+    row = evaluation.model_dump(exclude={"key", "policy"})
+    row |= {"stage_key": evaluation.key, "policy_id": evaluation.policy.policy_id, "unrated": unrated}
+    with store.connect() as connection:
+        insert(connection, "evaluations", [row])
+        insert(connection, "evaluation_aspects", [{"stage_key": evaluation.key, **aspect} for aspect in aspects])
+
+
+def evaluation(store: Store, stage_key: str) -> Evaluation | None:
+    """A recorded evaluation, or None."""
+    rows = store.query("SELECT * FROM evaluations WHERE stage_key = ?", [stage_key])
+    if not rows:
+        return None
+    row = rows[0]
+    kept = {name: row[name] for name in ("judge_key", "digest", "questions", "accuracy", "low", "high", "tokens_mean")}
+    return Evaluation(key=stage_key, policy=policy(store, row["policy_id"]), **kept)

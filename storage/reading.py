@@ -1,0 +1,96 @@
+"""What people ask a store: its state, one prompt with all that came of it, the results of a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rlrf.errors import StoreError
+from storage.store import Store
+
+_COUNTS = ("prompts", "responses", "judgements", "ratings", "failures", "pairs", "policies", "receipts", "runs")
+
+
+def counts(store: Store) -> dict[str, int]:
+    """Rows per table, learning side; held-out prompts and answers apart."""
+    found = {name: int(store.value(f"SELECT count(*) FROM {name}")) for name in _COUNTS}
+    found["held_out.prompts"] = int(store.value("SELECT count(*) FROM held_out.prompts"))
+    found["held_out.responses"] = int(store.value("SELECT count(*) FROM held_out.responses"))
+    return found
+
+
+def runs(store: Store, limit: int = 10) -> list[dict[str, Any]]:
+    """The latest runs, newest first."""
+    sql = "SELECT run_id, name, status, reason, started_at, ended_at FROM runs ORDER BY started_at DESC LIMIT ?"
+    return store.query(sql, [limit])
+
+
+def results(store: Store, run_id: str) -> list[dict[str, Any]]:
+    """One row per arm and iteration of a run, with the aspect means of its evaluation."""
+    rows = store.query(
+        "SELECT * FROM iteration_summary WHERE run_id = ? ORDER BY arm = 'control', iteration, arm", [run_id]
+    )
+    for row in rows:
+        sql = "SELECT aspect, mean, low, high FROM evaluation_aspects WHERE stage_key = ? ORDER BY place"
+        row["aspects"] = store.query(sql, [row["evaluation"]])
+    return rows
+
+
+def latest_run(store: Store, name: str | None = None) -> str | None:
+    """The id of the newest run, of this name if one is given."""
+    sql = "SELECT run_id FROM runs WHERE $name IS NULL OR name = $name ORDER BY started_at DESC LIMIT 1"
+    return store.value(sql, {"name": name})
+
+
+def unfinished_run(store: Store, name: str) -> str | None:
+    """The id of the newest run of this name, if it neither completed nor stopped nor failed: it was killed."""
+    sql = "SELECT run_id, status FROM runs WHERE name = ? ORDER BY started_at DESC LIMIT 1"
+    rows = store.query(sql, [name])
+    return rows[0]["run_id"] if rows and rows[0]["status"] == "running" else None
+
+
+def produced(store: Store, run_id: str) -> dict[str, int]:
+    """What one run added: responses (held-out answers included), their tokens, judgements, trainings."""
+    both = "(FROM {0} UNION ALL FROM held_out.{0})"
+    sql = f"""SELECT
+        (SELECT count(*) FROM {both.format("responses")} WHERE run_id = $run AND backend <> 'external') AS responses,
+        (SELECT coalesce(sum(completion_tokens), 0) FROM {both.format("responses")} WHERE run_id = $run) AS tokens,
+        (SELECT count(*) FROM {both.format("judgements")} WHERE run_id = $run) AS judgements,
+        (SELECT count(*) FROM receipts WHERE run_id = $run AND stage IN ('train_policy', 'train_control', 'bootstrap'))
+            AS trainings"""
+    return {name: int(value) for name, value in store.query(sql, {"run": run_id})[0].items()}
+
+
+def find_prompt(store: Store, prefix: str) -> dict[str, Any]:
+    """The prompt whose id starts with this, or whose text holds it. Raises StoreError for none or several."""
+    sql = """SELECT prompt_id, source, messages, reference FROM prompts
+             WHERE starts_with(prompt_id::VARCHAR, $what) OR contains(messages::VARCHAR, $what) ORDER BY prompt_id LIMIT 6"""
+    rows = store.query(sql, {"what": prefix})
+    if len(rows) != 1:
+        near = ", ".join(row["prompt_id"] for row in rows[:5]) or "none"
+        raise StoreError(f"{prefix!r} is the start of an id, or part of the text, of {len(rows)} prompts ({near}); be exact")
+    return rows[0] | {"messages": json.loads(rows[0]["messages"])}
+
+
+def responses_to(store: Store, prompt_id: str) -> list[dict[str, Any]]:
+    """Every response to a prompt with its judgements, ratings and places in pairs, refinements after their parents."""
+    sql = """SELECT r.response_id, r.parent_id, r.position, r.text, r.finish_reason, r.completion_tokens, p.name AS policy,
+                    j.score, j.reason,
+                    (SELECT list({'aspect': t.aspect, 'rating': t.rating, 'critique': t.critique} ORDER BY t.place)
+                     FROM ratings t WHERE t.response_id = r.response_id AND t.judge_key = j.judge_key) AS ratings,
+                    (SELECT count(*) FROM pairs a WHERE a.chosen_id = r.response_id) AS chosen,
+                    (SELECT count(*) FROM pairs a WHERE a.rejected_id = r.response_id) AS rejected
+             FROM responses r LEFT JOIN policies p USING (policy_id) LEFT JOIN judgements j USING (response_id)
+             WHERE r.prompt_id = ?
+             ORDER BY coalesce(r.parent_id, r.response_id), r.parent_id IS NOT NULL, r.created_at, r.position"""
+    return store.query(sql, [prompt_id])
+
+
+def pair_set(store: Store, prefix: str | None) -> str:
+    """The pair set whose key starts with this, or the newest one. Raises StoreError when there is none."""
+    sql = """SELECT stage_key FROM receipts WHERE stage = 'select_pairs' AND starts_with(stage_key::VARCHAR, $prefix)
+             ORDER BY created_at DESC LIMIT 1"""
+    found = store.value(sql, {"prefix": prefix or ""})
+    if found is None:
+        raise StoreError(f"no pair set {prefix!r} in {str(store.path)!r}; `rlrf status` lists what there is")
+    return str(found)

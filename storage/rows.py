@@ -1,0 +1,201 @@
+"""Prompts, responses, failures, judgements and ratings: written in micro-batches, read as records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import duckdb
+
+from rlrf.errors import StoreError
+from rlrf.records import Case, Completion, Failure, Judgement, Prompt, Rating
+from rlrf.scoring import score
+from storage.store import Store, fetch, insert
+
+
+def add_prompts(store: Store, prompts: Iterable[Prompt]) -> int:
+    """Store prompts of this scope; returns how many were new. Raises StoreError for one of the other split.
+
+    A prompt that comes with another reference than before takes the new one, and the judgements that rest on the old
+    one go: they would be wrong.
+    """
+    rows = [
+        {
+            "prompt_id": prompt.prompt_id,
+            "source": prompt.source,
+            "messages": json.dumps(prompt.messages, ensure_ascii=False),
+            "reference": prompt.reference,
+            "metadata": json.dumps(prompt.metadata, ensure_ascii=False, default=str),
+        }
+        for prompt in prompts
+    ]
+    with store.connect() as connection:
+        _refuse_other_split(connection, store, [row["prompt_id"] for row in rows])
+        _forget_old_references(connection, rows)
+        return insert(connection, "prompts", rows)
+
+
+def prompts_of(store: Store, set_key: str) -> list[Prompt]:
+    """The prompts of a set, by id."""
+    sql = """SELECT p.* FROM members m JOIN prompts p ON p.prompt_id = m.member_id
+             WHERE m.set_key = ? ORDER BY p.prompt_id"""
+    return [_prompt(row) for row in store.query(sql, [set_key])]
+
+
+def add_results(
+    store: Store, results: Sequence[Completion | Failure], planned: dict[str, dict[str, Any]], common: dict[str, Any]
+) -> int:
+    """One micro-batch of a generator: responses and failures, in one transaction; returns how many responses were new.
+
+    `planned` maps a response id to its prompt_id, parent_id, position and seed; `common` holds gen_key, policy_id,
+    backend and run_id of all.
+    """
+    responses, failures = [], []
+    for result in results:
+        plan = planned[result.request_id]
+        if isinstance(result, Failure):
+            where = {name: plan[name] for name in ("prompt_id", "parent_id")} | common
+            where.pop("policy_id")
+            failures.append(
+                where | {"response_id": result.request_id, "reason": result.reason, "detail": result.detail}
+            )
+        else:
+            made = {name: getattr(result, name) for name in _COMPLETION_COLUMNS}
+            responses.append({"response_id": result.request_id, **plan, **made, **common})
+    with store.connect() as connection:
+        _refuse_other_split(connection, store, [row["prompt_id"] for row in (*responses, *failures)])
+        insert(connection, "failures", failures)
+        return insert(connection, "responses", responses)
+
+
+_COMPLETION_COLUMNS = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
+
+
+def add_external(store: Store, rows: Sequence[dict[str, Any]]) -> int:
+    """Responses written elsewhere, as explored responses of a named external policy; returns how many were new."""
+    with store.connect() as connection:
+        _refuse_other_split(connection, store, [row["prompt_id"] for row in rows])
+        return insert(connection, "responses", rows)
+
+
+def responses_within(store: Store, set_key: str, prompts_key: str) -> list[str]:
+    """The members of a set of responses whose prompts are in a set of prompts, sorted."""
+    sql = """SELECT r.response_id FROM members m JOIN responses r ON r.response_id = m.member_id
+             JOIN members p ON p.member_id = r.prompt_id AND p.set_key = $prompts
+             WHERE m.set_key = $set ORDER BY r.response_id"""
+    return [row["response_id"] for row in store.query(sql, {"set": set_key, "prompts": prompts_key})]
+
+
+def existing(store: Store, response_ids: Sequence[str]) -> set[str]:
+    """Which of these responses the store has."""
+    with store.connect() as connection:
+        connection.execute("CREATE TEMP TABLE asked (response_id UUID PRIMARY KEY)")
+        insert(connection, "asked", [{"response_id": one} for one in response_ids])
+        found = {row["response_id"] for row in fetch(connection, "SELECT response_id FROM asked JOIN responses USING (response_id)")}
+        connection.execute("DROP TABLE asked")
+        return found
+
+
+def add_judgements(
+    store: Store, judge_key: str, judgements: Sequence[Judgement], weights: Sequence[float], run_id: str
+) -> int:
+    """One micro-batch of a judge, with its ratings, in one transaction; returns how many judgements were new."""
+    heads, ratings = [], []
+    for judgement in judgements:
+        identity = {"response_id": judgement.response_id, "judge_key": judge_key}
+        heads.append(
+            identity
+            | {
+                "score": score(judgement.ratings, weights) if judgement.rated else None,
+                "reason": judgement.reason,
+                "raw_reply": judgement.raw_reply,
+                "prompt_tokens": judgement.prompt_tokens,
+                "completion_tokens": judgement.completion_tokens,
+                "run_id": run_id,
+            }
+        )
+        ratings += [
+            identity | {"aspect": r.aspect, "place": place, "rating": r.rating, "critique": r.critique}
+            for place, r in enumerate(judgement.ratings)
+        ]
+    with store.connect() as connection:
+        insert(connection, "ratings", ratings)
+        return insert(connection, "judgements", heads)
+
+
+def unjudged(store: Store, set_key: str, judge_key: str) -> list[Case]:
+    """The responses of a set that this judge hasn't seen, as cases, by id."""
+    sql = """SELECT r.response_id, p.messages, p.reference, p.metadata, r.text, r.finish_reason
+             FROM members m JOIN responses r ON r.response_id = m.member_id JOIN prompts p USING (prompt_id)
+             WHERE m.set_key = $set AND NOT EXISTS (FROM judgements j
+                   WHERE j.response_id = r.response_id AND j.judge_key = $judge) ORDER BY r.response_id"""
+    return [
+        Case(
+            row["response_id"],
+            tuple(json.loads(row["messages"])),
+            row["reference"],
+            row["text"],
+            row["finish_reason"],
+            json.loads(row["metadata"]),
+        )
+        for row in store.query(sql, {"set": set_key, "judge": judge_key})
+    ]
+
+
+def promising(store: Store, set_key: str, judge_key: str, pick: str, seed: int) -> list[dict[str, Any]]:
+    """Per prompt, the response to refine: the rated, complete one with the highest score, ties broken by seed.
+
+    `pick` "best_imperfect" passes over responses at the top on every aspect. Rows: prompt_id, messages, response_id,
+    text, ratings.
+    """
+    sql = """WITH ranked AS (
+               SELECT r.response_id, r.prompt_id, r.text, j.score, row_number() OVER (
+                        PARTITION BY r.prompt_id ORDER BY j.score DESC, md5($seed || r.response_id::VARCHAR), r.response_id) AS place
+               FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id)
+               WHERE m.set_key = $set AND j.judge_key = $judge AND j.reason IS NULL AND r.finish_reason = 'stop'
+                 AND ($pick = 'best' OR j.score < 1)),
+             feedback AS (
+               SELECT t.response_id, list({'aspect': t.aspect, 'rating': t.rating, 'critique': t.critique} ORDER BY t.place) AS ratings
+               FROM ratings t JOIN ranked USING (response_id) WHERE t.judge_key = $judge AND ranked.place = 1 GROUP BY ALL)
+             SELECT prompt_id, messages, ranked.response_id, text, ratings
+             FROM ranked JOIN feedback USING (response_id) JOIN prompts USING (prompt_id)
+             WHERE ranked.place = 1 ORDER BY ranked.response_id"""
+    rows = store.query(sql, {"set": set_key, "judge": judge_key, "pick": pick, "seed": f"{seed}:"})
+    for row in rows:
+        row["messages"] = tuple(json.loads(row["messages"]))
+        row["ratings"] = tuple(Rating(**rating) for rating in row["ratings"])
+    return rows
+
+
+def _prompt(row: dict[str, Any]) -> Prompt:
+    return Prompt(
+        row["prompt_id"], row["source"], tuple(json.loads(row["messages"])), row["reference"], json.loads(row["metadata"])
+    )
+
+
+def _refuse_other_split(connection: duckdb.DuckDBPyConnection, store: Store, prompt_ids: Sequence[str]) -> None:
+    """The last guard of the split: no row may name a prompt of the other side."""
+    other = "held_out" if store.scope == "main" else "main"
+    sql = f"SELECT prompt_id FROM {other}.prompts WHERE prompt_id IN (SELECT unnest($ids::UUID[])) LIMIT 1"
+    found = fetch(connection, sql, {"ids": list(dict.fromkeys(prompt_ids))})
+    if found:
+        raise StoreError(
+            f"prompt {found[0]['prompt_id']!r} belongs to the split {other!r}: a row of {store.scope!r} may not name it; "
+            "keep training and held-out files apart"
+        )
+
+
+def _forget_old_references(connection: duckdb.DuckDBPyConnection, prompts: Sequence[dict[str, Any]]) -> None:
+    incoming = [{"prompt_id": row["prompt_id"], "reference": row["reference"]} for row in prompts]
+    connection.execute("CREATE TEMP TABLE given (prompt_id UUID PRIMARY KEY, reference VARCHAR)")
+    insert(connection, "given", incoming)
+    connection.execute(
+        "CREATE TEMP TABLE changed AS SELECT g.* FROM given g JOIN prompts p USING (prompt_id) "
+        "WHERE g.reference IS DISTINCT FROM p.reference"
+    )
+    stale = "response_id IN (SELECT response_id FROM responses JOIN changed USING (prompt_id))"
+    connection.execute(f"DELETE FROM ratings WHERE {stale}")
+    connection.execute(f"DELETE FROM judgements WHERE {stale}")
+    connection.execute("UPDATE prompts SET reference = c.reference FROM changed c WHERE c.prompt_id = prompts.prompt_id")
+    connection.execute("DROP TABLE given; DROP TABLE changed")

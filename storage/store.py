@@ -1,0 +1,183 @@
+"""The store: one DuckDB file, opened for moments at a time, the truth about every row.
+
+A DuckDB file has one writing process at a time, and an open reader blocks it too. So a connection lives for one
+operation; a busy file is waited for with jitter; one transaction holds one micro-batch; every insert may be repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from rlrf.errors import StoreError
+from storage.schema import MIGRATIONS, VERSION
+
+BUSY_SECONDS = 60.0
+"""How long an operation waits for another process to let go of the file."""
+
+_process_lock = threading.RLock()
+"""One connection at a time within this process: concurrent connects to one file race inside DuckDB."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A handle to the file; it holds no connection. `scope` is the schema of row tables that it sees."""
+
+    path: Path
+    scope: str = "main"
+
+    def held_out(self) -> Store:
+        """The same file, seen by evaluation alone: prompts, responses and ratings of the held-out split."""
+        return Store(self.path, "held_out")
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A short-lived connection; within a `with`, one transaction, committed at its end.
+
+        Raises StoreError when the file stays busy, is damaged, full, read-only or of another version.
+        """
+        with _process_lock:
+            connection = _connect(self.path)
+            try:
+                if self.scope != "main":
+                    connection.execute(f"SET search_path = '{self.scope},main'")
+                connection.execute("BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+            except duckdb.Error as error:
+                raise _wrapped(self.path, error) from error
+            finally:
+                connection.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """Rows of one SELECT as dicts, UUIDs as text."""
+        with self.connect() as connection:
+            return fetch(connection, sql, parameters)
+
+    def value(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        """First column of the first row, or None."""
+        rows = self.query(sql, parameters)
+        return next(iter(rows[0].values())) if rows else None
+
+    @property
+    def store_id(self) -> str:
+        """The random name of this file's contents, part of every Prefect cache key."""
+        return str(self.value("SELECT value FROM meta WHERE name = 'store_id'"))
+
+
+def open_store(path: Path | str) -> Store:
+    """Create the store or bring an older one up to date (after a backup beside it).
+
+    Raises StoreError for a newer version, a damaged file or a folder that can't be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"store {str(path)!r}: {error}; choose a writable folder as `home`") from error
+    with _process_lock:
+        connection = _connect(path)
+        try:
+            _migrate(connection, path)
+        except duckdb.Error as error:
+            raise _wrapped(path, error) from error
+        finally:
+            connection.close()
+    return Store(path)
+
+
+def fetch(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[dict[str, Any]]:
+    """Rows as dicts within an open connection, UUIDs as text."""
+    cursor = connection.execute(sql, parameters)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+
+
+def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert rows that aren't there yet, in bulk through Arrow; returns how many were new."""
+    if not rows:
+        return 0
+    incoming = pa.Table.from_pylist([dict(row) for row in rows])
+    columns = ", ".join(incoming.column_names)
+    connection.register("incoming", incoming)
+    try:
+        done = connection.execute(
+            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM incoming ON CONFLICT DO NOTHING"
+        ).fetchone()
+    finally:
+        connection.unregister("incoming")
+    return int(done[0]) if done else 0
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower() or time.monotonic() > deadline:
+                raise _wrapped(path, error) from error
+            time.sleep(random.uniform(0.01, 0.1))  # jitter, so that waiting processes don't march in step
+        except duckdb.Error as error:
+            raise _wrapped(path, error) from error
+
+
+def _wrapped(path: Path, error: duckdb.Error) -> StoreError:
+    text = str(error)
+    lowered = text.lower()
+    remedy = "see the message; the last transaction was not committed, nothing before it is lost"
+    if "no space left" in lowered or "could not write" in lowered:
+        remedy = "the disk is full: free some space and run the same command again; committed rows are safe"
+    elif "lock" in lowered:
+        remedy = f"another process held it for {BUSY_SECONDS:.0f} s: close notebooks and shells that have it open"
+    elif "permission denied" in lowered or "read-only" in lowered:
+        remedy = "the file or its folder can't be written: choose another `home` or mend its permissions"
+    elif "not a valid duckdb" in lowered or "corrupt" in lowered or "checksum" in lowered:
+        remedy = "the file is damaged or is no DuckDB file: restore a backup or choose another `home`"
+    return StoreError(f"store {str(path)!r}: {text} ({remedy})")
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    version = _version(connection, path)
+    if version > VERSION:
+        raise StoreError(
+            f"store {str(path)!r} has version {version}, this rlrf knows up to {VERSION}: upgrade rlrf, or choose "
+            "another `home`; the file was not touched"
+        )
+    if 0 < version < VERSION:
+        connection.execute("CHECKPOINT")
+        shutil.copy2(path, path.with_suffix(f".v{version}.backup.duckdb"))
+    for number in range(version, VERSION):
+        connection.execute("BEGIN")
+        connection.execute(MIGRATIONS[number])
+        if number == 0:
+            connection.execute("INSERT INTO meta VALUES ('store_id', ?)", [str(uuid.uuid4())])
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('version', ?)", [str(number + 1)])
+        connection.execute("COMMIT")
+
+
+def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if not tables:
+        return 0
+    if "meta" not in tables:
+        raise StoreError(f"{str(path)!r} is a DuckDB file but not an rlrf store: choose another `home`")
+    row = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+    return int(row[0]) if row else 0

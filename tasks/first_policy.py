@@ -1,0 +1,55 @@
+"""The policy that iteration 1 starts from: a model folder, or one that is made here."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from rlrf import stages
+from rlrf.backends.weights import resolve_model, weights_digest
+from rlrf.bootstrapping import demonstrations_path
+from rlrf.fingerprints import file_digest
+from rlrf.handles import Policy, Run
+from storage import ledger
+from storage.store import open_store
+from tasks.stage import Stage, stage
+
+
+def _key(run: Run) -> stages.Key:
+    return stages.bootstrap_key(run.config, file_digest(demonstrations_path(run.config)))
+
+
+@stage("bootstrap", _key, found=ledger.made_policy)
+def bootstrap(stage: Stage, run: Run) -> Policy:
+    """Train the tiny policy on its demonstrations; the folder exists only when it is complete."""
+    from rlrf.backends.bootstrap import bootstrap as train_tiny
+
+    settings = stage.config.policy.bootstrap
+    assert settings is not None, "only called for a policy with [policy.bootstrap]"
+    folder = stage.config.home / "models" / f"tiny-{stage.key[:8]}"
+    total = 100
+    stage.progress.begin(total, 0, "percent of training")
+    train_tiny(
+        folder,
+        demonstrations=demonstrations_path(stage.config),
+        seed=settings.seed,
+        effort=settings.effort,
+        progress=lambda done, steps: stage.progress.advance(max(0, total * done // steps - stage.progress.produced)),
+    )
+    policy = Policy(policy_id=weights_digest(folder), name="tiny", folder=str(folder))
+    ledger.add_policy(stage.store, policy, "bootstrap", stage_key=stage.key)
+    return policy
+
+
+@task(name="load_policy")
+def load_policy(run: Run) -> Policy:
+    """Find the configured model and take the digest of its weights."""
+    assert run.config.policy.model is not None, "only called for a policy with `model`"
+    folder = resolve_model(run.config.policy.model)
+    policy = Policy(policy_id=weights_digest(folder), name=run.config.policy.model.rstrip("/").split("/")[-1], folder=str(folder))
+    ledger.add_policy(open_store(run.config.store_path), policy, "model")
+    return policy
+
+
+def first_policy(run: Run) -> Policy:
+    """The policy of iteration 0."""
+    return bootstrap(run) if run.config.policy.bootstrap else load_policy(run)

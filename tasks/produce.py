@@ -1,0 +1,116 @@
+"""Generate what a plan wants and the store lacks, micro-batch by micro-batch; judge what a set has and no judge saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlrf.backends.opening import open_generator
+from rlrf.errors import BackendError, StoppedError
+from rlrf.exploring import Planned
+from rlrf.handles import Policy
+from rlrf.judging import build_judge
+from rlrf.records import Completion, Request, Sampling
+from rlrf.stages import Key
+from storage import ledger, rows
+from storage.store import Store
+from tasks.progress import StageProgress
+from tasks.stage import Stage
+
+
+def produce(stage: Stage, store: Store, policy: Policy, key: Key, sampling: Sampling, plan: Sequence[Planned]) -> list[str]:
+    """Bring every planned response into the store; returns the ids that are there.
+
+    Only missing rows are asked for; each batch is one transaction, so a kill costs the batch under way. Raises
+    StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
+    """
+    ledger.record_keys(store, key)
+    have = rows.existing(store, [one.response_id for one in plan])
+    missing = {one.response_id: one for one in plan if one.response_id not in have}
+    stage.progress.begin(len(plan), len(have), "responses")
+    made = _generate(stage, store, policy, key, sampling, missing) if missing else set()
+    if len(made) + stage.progress.failed != len(missing):
+        raise BackendError(
+            f"{stage.name}: {len(missing):,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
+            "failed; the backend lost some: run again, and report it if it stays"
+        )
+    _check_failures(stage, store, key, len(plan))
+    return [one.response_id for one in plan if one.response_id in have or one.response_id in made]
+
+
+def _generate(
+    stage: Stage, store: Store, policy: Policy, key: Key, sampling: Sampling, missing: dict[str, Planned]
+) -> set[str]:
+    made: set[str] = set()
+    generator = open_generator(stage.config.engine, policy.folder)
+    common = {"gen_key": key.key, "policy_id": policy.policy_id, "backend": generator.name, "run_id": stage.run.run_id}
+    planned = {
+        one.response_id: {"prompt_id": one.prompt_id, "parent_id": one.parent_id, "position": one.position, "seed": one.seed}
+        for one in missing.values()
+    }
+    requests = [Request(one.response_id, one.messages, one.seed) for one in missing.values()]
+    try:
+        for batch in generator.generate(requests, sampling):
+            rows.add_results(store, batch, planned, common)
+            done = [result for result in batch if isinstance(result, Completion)]
+            made.update(result.request_id for result in done)
+            tokens = sum(result.completion_tokens for result in done)
+            stage.progress.advance(len(done), len(batch) - len(done), tokens)
+    finally:
+        generator.close()
+    return made
+
+
+def _check_failures(stage: Stage, store: Store, key: Key, planned: int) -> None:
+    failed, limit = stage.progress.failed, stage.config.limits.failed
+    if not failed:
+        return
+    reasons = store.query(
+        "SELECT reason, count(*) AS n, min(detail) AS example FROM failures WHERE gen_key = ? GROUP BY ALL ORDER BY n DESC",
+        [key.key],
+    )
+    said = "; ".join(f"{row['n']:,} x {row['reason']} ({row['example']})" for row in reasons)
+    stage.progress.say(f"{failed:,} of {planned:,} requests yielded no response: {said}")
+    if failed > limit * planned:
+        raise StoppedError(
+            f"{stage.name}: {failed:,} of {planned:,} requests failed, limits.failed is {limit:.0%}: {said}. The rows that "
+            "came are kept; mend the cause and run again"
+        )
+
+
+def judge_set(stage: Stage, store: Store, set_key: str, judge: Key, progress: StageProgress) -> None:
+    """Judge what this judge hasn't seen of a set; each batch is one transaction.
+
+    Raises StoppedError when the share of unrated responses, truncated ones aside, exceeds `limits.unrated`.
+    """
+    ledger.record_keys(store, judge)
+    cases = rows.unjudged(store, set_key, judge.key)
+    total = store.value("SELECT count(*) FROM members WHERE set_key = ?", [set_key])
+    progress.begin(total, total - len(cases), "judgements")
+    if cases:
+        opened = build_judge(stage.config.judge)
+        try:
+            for batch in opened.judge(cases):
+                rows.add_judgements(store, judge.key, batch, opened.weights, stage.run.run_id)
+                progress.advance(len(batch), 0, sum(one.completion_tokens for one in batch))
+        finally:
+            opened.close()
+    _check_unrated(stage, store, set_key, judge, total)
+
+
+def _check_unrated(stage: Stage, store: Store, set_key: str, judge: Key, total: int) -> None:
+    reasons = store.query(
+        """SELECT reason, count(*) AS n FROM members m JOIN judgements j ON j.response_id = m.member_id
+           WHERE m.set_key = ? AND j.judge_key = ? AND reason IS NOT NULL GROUP BY ALL ORDER BY n DESC""",
+        [set_key, judge.key],
+    )
+    if not reasons:
+        return
+    said = ", ".join(f"{row['n']:,} {row['reason']}" for row in reasons[:5])
+    stage.progress.say(f"unrated, never scored: {said} of {total:,}")
+    unread = sum(row["n"] for row in reasons if row["reason"] != "truncated")
+    limit = stage.config.limits.unrated
+    if unread > limit * total:
+        raise StoppedError(
+            f"{stage.name}: {unread:,} of {total:,} responses could not be rated, limits.unrated is {limit:.0%}: {said}. "
+            "See `SELECT reason, raw_reply FROM judgements`; mend the judge or the references and run again"
+        )

@@ -1,0 +1,109 @@
+"""Progress of a stage, where people look: a bar in the terminal, log lines elsewhere, an artifact in the Prefect UI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+from prefect.logging import get_run_logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from storage.ledger import Counts
+
+console = Console(stderr=True, highlight=False)
+
+LOG_SECONDS = 10.0
+ARTIFACT_SECONDS = 5.0
+
+
+@dataclass
+class StageProgress:
+    """Counts one stage's rows. `begin` says what is kept, `advance` counts what gets done."""
+
+    stage: str
+    kept: int = 0
+    produced: int = 0
+    failed: int = 0
+    tokens: int = 0
+    total: int = 0
+    started: float = field(default_factory=time.monotonic)
+    _bar: Progress | None = None
+    _bar_id: TaskID | None = None
+    _artifact: UUID | None = None
+    _logged: float = field(default_factory=time.monotonic)
+    _pushed: float = 0.0
+
+    def begin(self, total: int, kept: int, unit: str = "rows") -> None:
+        """Say how many of the stage's rows are already there."""
+        self.total, self.kept, self.started = total, kept, time.monotonic()
+        if 0 < kept < total:
+            self.say(f"{kept:,} of {total:,} {unit} kept, {total - kept:,} to do")
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("  {task.description:<14}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._bar_id = self._bar.add_task(self.stage, total=total, completed=kept, rate="")
+            self._bar.start()
+
+    def advance(self, produced: int, failed: int = 0, tokens: int = 0) -> None:
+        """Count a micro-batch that is now durable."""
+        self.produced, self.failed, self.tokens = self.produced + produced, self.failed + failed, self.tokens + tokens
+        done, rate = self.kept + self.produced + self.failed, f"{self._rate():,.0f} rows/s"
+        if self._bar is not None and self._bar_id is not None:
+            self._bar.update(self._bar_id, completed=done, rate=rate)
+        elif time.monotonic() - self._logged > LOG_SECONDS:
+            self._logged = time.monotonic()
+            left = (self.total - done) / max(self._rate(), 1e-9)
+            self.say(f"{done:,} of {self.total:,}, {rate}, {left:,.0f} s left")
+        self._push(100.0 * done / max(self.total, 1))
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+
+    def say(self, text: str) -> None:
+        """One line for people, also in the run's log."""
+        console.print(f"  {self.stage:<14} {text}", markup=False, soft_wrap=True)
+        if TaskRunContext.get() is not None:
+            get_run_logger().info("%s: %s", self.stage, text)
+
+    def counts(self) -> Counts:
+        """What the stage did, for its receipt."""
+        return Counts(self.kept, self.produced, self.failed, self.tokens)
+
+    def _rate(self) -> float:
+        return (self.produced + self.failed) / max(time.monotonic() - self.started, 1e-9)
+
+    def _push(self, percent: float) -> None:
+        if TaskRunContext.get() is None or time.monotonic() - self._pushed < ARTIFACT_SECONDS:
+            return
+        self._pushed = time.monotonic()
+        if self._artifact is None:
+            made = create_progress_artifact(progress=percent, description=f"{self.stage}, {self.total:,} rows")
+            self._artifact = made if isinstance(made, UUID) else None
+        else:
+            update_progress_artifact(artifact_id=self._artifact, progress=percent)
+
+
+@contextmanager
+def stage_progress(stage: str) -> Iterator[StageProgress]:
+    """Progress that leaves the terminal clean however the stage ends."""
+    progress = StageProgress(stage)
+    try:
+        yield progress
+    finally:
+        progress.end()

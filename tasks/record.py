@@ -1,0 +1,35 @@
+"""The run's own record: its start and end, its iterations, the first champion."""
+
+from __future__ import annotations
+
+from rlrf import judging
+from rlrf.config import RunConfig
+from rlrf.handles import Decision, Outcome, Policy, Run
+from storage import ledger
+from storage.store import open_store
+
+
+def begin_run(config: RunConfig, run_id: str) -> Run:
+    """Open the store and record the run with its resolved configuration."""
+    store = open_store(config.store_path)
+    ledger.start_run(store, run_id, config.name, config.model_dump_json())
+    return Run(run_id=run_id, store_id=store.store_id, config=config)
+
+
+def finish_run(run: Run, status: str, reason: str | None = None) -> None:
+    """Record how the run ended."""
+    ledger.end_run(open_store(run.config.store_path), run.run_id, status, reason)
+
+
+def record(run: Run, arm: str, outcome: Outcome, decision: Decision | None = None) -> None:
+    """Record one iteration of one arm."""
+    judge_key = judging.key_of(run.config.judge).key
+    store = open_store(run.config.store_path)
+    ledger.add_iteration(store, run.run_id, arm, outcome, judge_key, decision.key if decision else None)
+
+
+def start_champion(run: Run, policy: Policy) -> None:
+    """In a store that has no champion yet, the first policy is it."""
+    store = open_store(run.config.store_path)
+    if ledger.champion(store) is None:
+        ledger.decide(store, "start", policy, policy, "the run's first policy", "gate", run_id=run.run_id)
