@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from flows.tables import arm_name
+from flows.tables import arm_name, result_cells
 from rlrf.handles import Run
 from storage import ledger, reading
 from storage.store import open_store
@@ -25,17 +25,8 @@ def write_report(run: Run) -> Path:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    head = ["policy", "accuracy", "95 % interval", "pairs", "refined", "unrated", "answer tokens", "tokens", "seconds"]
-    aspects = [aspect["aspect"] for aspect in rows[0]["aspects"]] if rows else []
-    lines = ["| " + " | ".join(head[:3] + aspects + head[3:]) + " |", "|---" * (len(head) + len(aspects)) + "|"]
-    for row in rows:
-        means = [f"{a['mean']:+.2f} ± {(a['high'] - a['low']) / 2:.2f}" for a in row["aspects"]]
-        cells = [arm_name(row), f"{row['accuracy']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}", *means]
-        cells += ["" if row["pairs"] is None else f"{row['pairs']:,}"]
-        cells += ["" if row[name] is None else f"{row[name]:.1%}" for name in ("refinement_share", "unrated_share")]
-        cells += [f"{row['tokens_mean']:.1f}", f"{row['tokens'] or 0:,}", f"{row['seconds']:.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    lines = ["| | " + " | ".join(map(arm_name, rows)) + " |", "|---" * (len(rows) + 1) + "|"]
+    return lines + ["| " + " | ".join([name.strip(), *cells]) + " |" for name, cells in result_cells(rows).items()]
 
 
 def _draw_accuracy(rows: list[dict[str, Any]], path: Path) -> None:

@@ -17,32 +17,39 @@ _LEVELS = {-1: "red", 0: "yellow", 1: "green"}
 
 
 def results_table(rows: Iterable[dict[str, Any]]) -> Table:
-    """One row per arm and iteration: held-out accuracy and aspect means with intervals, pairs, shares, tokens, time."""
+    """One column per arm and iteration: held-out accuracy and aspect means with intervals, pairs, shares, tokens, time."""
     rows = list(rows)
-    aspects = [aspect["aspect"] for aspect in rows[0]["aspects"]] if rows else []
     table = Table(title="Held-out results (95 % intervals)", title_justify="left")
-    for name in ("policy", "accuracy", *aspects, "answer tokens", "pairs", "refined", "unrated", "tokens", "seconds", "gate"):
-        table.add_column(name, justify="left" if name in {"policy", "gate"} else "right")
+    table.add_column("")
     for row in rows:
-        means = {aspect["aspect"]: aspect for aspect in row["aspects"]}
-        table.add_row(*_result_cells(row, [means.get(name) for name in aspects]))
+        table.add_column(Text(arm_name(row)), justify="right")
+    for name, cell in result_cells(rows).items():
+        table.add_row(name, *map(Text, cell))
     return table
 
 
-def _result_cells(row: dict[str, Any], aspects: list[dict[str, Any] | None]) -> list[Text]:
-    cells = [
-        arm_name(row),
-        f"{row['accuracy']:.1%}\n{row['low']:.1%}..{row['high']:.1%}",
-        *(f"{a['mean']:+.2f}\n±{(a['high'] - a['low']) / 2:.2f}" if a else "" for a in aspects),
-        f"{row['tokens_mean']:.1f}",
-        _count(row["pairs"]),
-        _share(row["refinement_share"]),
-        _share(row["unrated_share"]),
-        _count(row["tokens"] or None),
-        f"{row['seconds']:.0f}",
-        f"{row['verdict']} {100 * row['gain']:+.1f}" if row["verdict"] else "",
-    ]
-    return [Text(cell) for cell in cells]
+def result_cells(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The results as text: from the name of a measure to its value in every row."""
+    aspects = [aspect["aspect"] for aspect in rows[0]["aspects"]] if rows else []
+    means = [{aspect["aspect"]: _mean(aspect) for aspect in row["aspects"]} for row in rows]
+    return {
+        "accuracy": [f"{row['accuracy']:.1%}" for row in rows],
+        "  interval": [f"{row['low']:.1%} .. {row['high']:.1%}" for row in rows],
+        "  questions": [f"{row['questions']:,}" for row in rows],
+        **{name: [mean.get(name, "") for mean in means] for name in aspects},
+        "answer length, tokens": [f"{row['tokens_mean']:.1f}" for row in rows],
+        "pairs": [_count(row["pairs"]) for row in rows],
+        "prompts without a pair": [_count(row["prompts_dropped"]) for row in rows],
+        "chosen that are refinements": [_share(row["refinement_share"]) for row in rows],
+        "unrated": [_share(row["unrated_share"]) for row in rows],
+        "tokens generated": [_count(row["tokens"] or None) for row in rows],
+        "seconds": [f"{row['seconds']:.0f}" for row in rows],
+        "gate": [f"{row['verdict']} {100 * row['gain']:+.1f}" if row["verdict"] else "" for row in rows],
+    }
+
+
+def _mean(aspect: dict[str, Any]) -> str:
+    return f"{aspect['mean']:+.2f} ± {(aspect['high'] - aspect['low']) / 2:.2f}"
 
 
 def arm_name(row: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Seeded word problems of one to three steps with worked solutions: the task that the shipped tiny policy learns.
 
-Half of the addition and subtraction facts are known and half are hidden. Demonstrations use known facts only, prompts
-use all of them; that gap is what the wheel has to close. Each question text belongs to exactly one split (a hash of
+A quarter of the addition and subtraction facts is hidden: demonstrations use the known facts only, prompts use all of
+them. That gap is what the wheel has to close. Each question text belongs to exactly one split (a hash of
 the text decides), so demonstrations, prompts and held-out questions never share one, whatever their seeds.
 """
 
@@ -55,11 +55,11 @@ class Fact:
 
     @property
     def known(self) -> bool:
-        """Whether demonstrations may use it: all products, and the half of the rest that a hash picks."""
+        """Whether demonstrations may use it: all products, and three quarters of the rest."""
         if self.operator == "*":
             return True
         left, right = sorted((self.left, self.right)) if self.operator == "+" else (self.left, self.right)
-        return _hash(f"{left} {self.operator} {right}") % 2 == 0
+        return _hash(f"{left} {self.operator} {right}") % 4 != 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -400,10 +400,15 @@ def pause_seconds(tries: int, retry_after: float | None = None) -> float:
 
 
 def _checked_url(base_url: str) -> str:
-    url = urlsplit(base_url)
+    remedy = "give an address such as 'http://127.0.0.1:8000/v1'"
+    try:
+        url = urlsplit(base_url)
+        _ = url.port
+    except ValueError as error:
+        raise BackendError(f"base_url is {base_url!r} ({error}); {remedy}") from error
     is_plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
     if not is_plain or url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise BackendError(f"base_url is {base_url!r}; give an address such as 'http://127.0.0.1:8000/v1'")
+        raise BackendError(f"base_url is {base_url!r}; {remedy}")
     if "@" in url.netloc:
         raise BackendError(
             f"base_url for host {url.hostname!r} bears a password; name a variable by api_key_env instead"

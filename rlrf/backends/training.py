@@ -111,7 +111,7 @@ class TrainResult:
     excluded: dict[str, int]
 
 
-def train(spec: TrainSpec, on_progress: Callable[[Progress], None] = lambda event: None) -> TrainResult:
+def train(spec: TrainSpec, on_progress: Callable[[Progress], None] | None = None) -> TrainResult:
     """Run the training process to its end; an output that is complete already is returned at once.
 
     After a crash the next call goes on from the last complete checkpoint of the same spec over the same files.
@@ -226,7 +226,7 @@ def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> Non
         os.killpg(process.pid, number)
 
 
-def _follow(process: subprocess.Popen[str], on_progress: Callable[[Progress], None]) -> str | None:
+def _follow(process: subprocess.Popen[str], on_progress: Callable[[Progress], None] | None) -> str | None:
     """Hand on every event until the process closes its output; return the reason if it reports that it failed."""
     reason = None
     assert process.stdout is not None
@@ -234,7 +234,7 @@ def _follow(process: subprocess.Popen[str], on_progress: Callable[[Progress], No
         event = json.loads(line)
         if event["event"] == "failed":
             reason = event["reason"]
-        else:
+        elif on_progress:
             on_progress(event)
     process.wait()
     return reason

@@ -1,5 +1,6 @@
 """One training with trl, inside the training process: data, trainer, checkpoints, and the result folder."""
 
+# ruff: noqa: ARG002  (trl and transformers set the signatures of the methods that are overridden here)
 from __future__ import annotations
 
 import json
@@ -151,7 +152,7 @@ def _trainer(spec: TrainSpec, model: PreTrainedModel, columns: Columns, tokenize
 
 
 def _arguments(spec: TrainSpec, work: Path) -> dict[str, Any]:
-    """The arguments that trl's trainers share. Rows are within max_length already: trl is told of none and cuts none."""
+    """The arguments that trl's trainers share; no max_length, as the rows are within it already and must not be cut."""
     on_cpu = spec.device == "cpu" or not torch.cuda.is_available()
     return {
         "output_dir": str(work),

@@ -346,7 +346,17 @@ def test_a_key_never_travels_unencrypted(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     "base_url",
-    ["", "127.0.0.1:8000/v1", "ftp://host/v1", "http:///v1", "http://h/v1?key=1", "http://h/a b", "http://h/\r\nX: y"],
+    [
+        "",
+        "127.0.0.1:8000/v1",
+        "ftp://host/v1",
+        "http:///v1",
+        "http://h/v1?key=1",
+        "http://h/a b",
+        "http://h:99999/v1",
+        "http://[h/v1",
+        "http://h/\r\nX: y",
+    ],
 )
 def test_an_address_that_is_none(base_url: str) -> None:
     with pytest.raises(BackendError, match="base_url is"):

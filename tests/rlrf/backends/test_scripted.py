@@ -52,8 +52,7 @@ def test_a_request_can_be_told_to_fail() -> None:
 
 def test_it_can_stop_between_batches() -> None:
     generator = ScriptedGenerator(echo, batch_size=2, raise_after=2)
-    seen = []
+    seen: list[object] = []
     with pytest.raises(BackendError, match="2 batches"):
-        for batch in generator.generate(requests(10), Sampling()):
-            seen.append(batch)
+        seen.extend(generator.generate(requests(10), Sampling()))
     assert len(seen) == 2

@@ -88,9 +88,12 @@ def test_dpo_lowers_the_loss_and_makes_a_model_that_answers(model: Path, tmp_pat
     losses = [entry["loss"] for entry in result.metrics]
     assert losses[-1] < losses[0] - 0.5
     assert result.metrics[-1]["rewards/accuracies"] == 1.0
-    assert result.steps == 12 and result.rows == 24 and result.excluded == {}
+    assert result.steps == 12
+    assert result.rows == 24
+    assert result.excluded == {}
     assert [event["step"] for event in steps_of(events)] == list(range(1, 13))
-    assert events[0]["event"] == "started" and events[0]["steps"] == 12
+    assert events[0]["event"] == "started"
+    assert events[0]["steps"] == 12
     generator = LocalGenerator(result.folder, device="cpu")
     [[answer]] = generator.generate([Request("r", tuple(say("user", "3 + 4?")), 0)], Sampling(max_tokens=5))
     assert answer.request_id == "r"
@@ -140,7 +143,8 @@ def test_lora_is_merged_and_its_adapter_kept(model: Path, tmp_path: Path, method
     before, after = load_file(model / "model.safetensors"), load_file(spec.output / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in before if not before[name].equal(after[name])}
-    assert changed and all("proj" in name for name in changed)
+    assert changed
+    assert all("proj" in name for name in changed)
     LocalGenerator(spec.output, device="cpu").close()
 
 
@@ -166,7 +170,8 @@ def test_killed_and_resumed_is_as_if_never_killed(model: Path, tmp_path: Path) -
     events: list[Progress] = []
     result = train(spec, events.append)
     assert events[0]["resumed_from"] in (4, 6)
-    assert result.steps == 9 and [entry["step"] for entry in result.metrics] == list(range(1, 10))
+    assert result.steps == 9
+    assert [entry["step"] for entry in result.metrics] == list(range(1, 10))
     assert weights_digest(result.folder) == weights_digest(whole.output)
 
 
