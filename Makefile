@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := deployments/$(if $(QUICK),demo-quick,demo).toml
 export PREFECT_HOME ?= $(CURDIR)/runs/prefect
-export OMP_NUM_THREADS ?= $(shell nproc)
+# One thread: the shipped model is so small that a second one only gets in the way of a neighbour.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test check lint clean
 demo: $(VENV)/.installed

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from rlrf.errors import RlrfError, StoppedError
+from rlrf.terminal import visible
 
 # Set before prefect is imported: no telemetry, and the terminal belongs to rlrf's own progress lines.
 for _name, _value in {
@@ -27,7 +28,9 @@ out = Console()
 err = Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file", metavar="CONFIG")]
-StorePath = Annotated[Path, typer.Argument(help="A store, or the `home` folder that holds store.duckdb", metavar="HOME")]
+StorePath = Annotated[
+    Path, typer.Argument(help="A store, or the `home` folder that holds store.duckdb", metavar="HOME")
+]
 Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]
 
 
@@ -65,7 +68,9 @@ def status(home: StorePath) -> None:
 
 
 @app.command()
-def show(home: StorePath, prompt: Annotated[str, typer.Argument(help="Start of a prompt's id, or part of its text")]) -> None:
+def show(
+    home: StorePath, prompt: Annotated[str, typer.Argument(help="Start of a prompt's id, or part of its text")]
+) -> None:
     """Show one prompt with its responses, ratings, critiques, refinements and pairs."""
     from flows.tables import prompt_tree
     from storage import reading
@@ -91,15 +96,17 @@ def export(
         raise typer.BadParameter(f"{str(to)!r}: the name must end in .jsonl or .parquet")
     to.parent.mkdir(parents=True, exist_ok=True)
     count = writers[to.suffix](to, exports.trl_rows(store, key))
-    out.print(f"{count:,} pairs of set {key} in {to}", markup=False)
+    out.print(f"{count:,} pairs of set {key} in {to}", markup=False, soft_wrap=True)
 
 
 @app.command()
-def promote(home: StorePath, policy: Annotated[str, typer.Argument(help="Start of a policy's id")], reason: Yes) -> None:
+def promote(
+    home: StorePath, policy: Annotated[str, typer.Argument(help="Start of a policy's id")], reason: Yes
+) -> None:
     """Make a policy the champion, by hand."""
     from flows.championing import promote_by_hand
 
-    out.print(promote_by_hand(_store(home), policy, reason), markup=False)
+    out.print(promote_by_hand(_store(home), policy, reason), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -107,7 +114,7 @@ def rollback(home: StorePath, reason: Yes) -> None:
     """Put the champion before the present one back in office."""
     from flows.championing import roll_back
 
-    out.print(roll_back(_store(home), reason), markup=False)
+    out.print(roll_back(_store(home), reason), markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -121,10 +128,10 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except StoppedError as stop:
-        err.print(f"stopped: {stop}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"stopped: {visible(str(stop))}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         sys.exit(3)
     except RlrfError as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"error: {visible(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

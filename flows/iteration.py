@@ -23,5 +23,5 @@ def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
     pairs = select_pairs(run, prompts, (feedback, verdicts))
     trained = train_policy(run, policy, pairs, number)
     evaluation = evaluate(run, corpus, trained.policy)
-    stages = [prompts, explored, feedback, refined, verdicts, pairs, trained, evaluation]
-    return Outcome.of(number, policy, evaluation, stages)
+    made = (prompts, explored, feedback, refined, verdicts, pairs, trained, evaluation)
+    return Outcome.of(number, policy, evaluation, made)

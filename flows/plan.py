@@ -95,7 +95,9 @@ class Planner:
         explored = yield self.explore(number, corpus, policy, prompts)
         feedback = yield self.judged(number, explored)
         key = stages.refine_key(config, policy, feedback, refinement_key(config, policy))
-        refined = yield Step(number, "refine", *self.most(prompts.rows * config.refine.m, config.refine.max_tokens), key=key)
+        refined = yield Step(
+            number, "refine", *self.most(prompts.rows * config.refine.m, config.refine.max_tokens), key=key
+        )
         verdicts = yield self.judged(number, refined)
         pairs = yield Step(number, "select_pairs", None, key=stages.select_pairs_key(config, (feedback, verdicts)))
         key = stages.train_policy_key(config, policy, pairs.digest)

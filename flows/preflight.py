@@ -29,7 +29,7 @@ def _check_model(config: RunConfig, model: str) -> None:
 
     info = check_model(resolve_model(model))
     longest = max(config.explore.max_tokens, config.refine.max_tokens, config.evaluate.max_tokens)
-    if longest >= info.context_length:
+    if info.context_length is not None and longest >= info.context_length:
         raise ConfigError(
             f"max_tokens = {longest!r} leaves no room for a prompt in the context of {model!r}, "
             f"{info.context_length} tokens; lower it in explore, refine and evaluate"

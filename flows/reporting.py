@@ -16,9 +16,19 @@ def write_report(run: Run) -> Path:
     _draw_accuracy(rows, run.config.home / "accuracy.svg")
     champion = ledger.champion(store)
     path = run.config.home / "report.md"
-    lines = [f"# {run.config.name}", "", "![Held-out accuracy with 95 % intervals](accuracy.svg)", "", *_table(rows), ""]
+    lines = [
+        f"# {run.config.name}",
+        "",
+        "![Held-out accuracy with 95 % intervals](accuracy.svg)",
+        "",
+        *_table(rows),
+        "",
+    ]
     lines += [f"Champion: {champion.name}, weights {champion.policy_id}, in `{champion.folder}`."] if champion else []
-    lines += ["", f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` in"]
+    lines += [
+        "",
+        f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` in",
+    ]
     lines += [f"`{run.config.store_path}`."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -39,9 +49,16 @@ def _draw_accuracy(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 3.4), layout="constrained")
     for number, row in enumerate(rows):
         colour = "tab:gray" if row["arm"] != "policy" else "tab:blue"
-        below, above = row["accuracy"] - row["low"], row["high"] - row["accuracy"]
+        # Wilson's bound of 0 or n right answers misses 0 or 1 by a rounding error, and a bar can't be negative.
+        below, above = max(0.0, row["accuracy"] - row["low"]), max(0.0, row["high"] - row["accuracy"])
         axes.errorbar(number, 100 * row["accuracy"], [[100 * below], [100 * above]], fmt="o", capsize=4, color=colour)
-        axes.annotate(f"{row['accuracy']:.1%}", (number, 100 * row["accuracy"]), xytext=(8, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            f"{row['accuracy']:.1%}",
+            (number, 100 * row["accuracy"]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+        )
     axes.set_xticks(range(len(rows)), [arm_name(row) for row in rows])
     axes.set_xlim(-0.4, len(rows) - 0.4 + 0.3)
     axes.set_ylabel("held-out accuracy, %")

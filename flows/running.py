@@ -22,15 +22,17 @@ def run_flywheel(config_path: Path, out: Console) -> None:
     store, run_id, started = open_store(config.store_path), str(uuid4()), monotonic()
     killed = reading.unfinished_run(store, config.name)
     if killed:
-        out.print(f"Run {killed[:8]} did not end by itself: going on from its rows; only the batch under way is repeated.")
-    out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False)
+        said = "did not end by itself: going on from its rows; only the batch under way is repeated."
+        out.print(f"Run {killed[:8]} {said}", soft_wrap=True)
+    out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False, soft_wrap=True)
     flywheel(config, run_id)
     report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
     out.print(tables.results_table(reading.results(store, run_id)))
     done, champion = reading.produced(store, run_id), ledger.champion(store)
     made = [f"{done['responses']:,} responses ({done['tokens']:,} tokens)", f"{done['judgements']:,} judgements"]
     news = f"new in this run: {', '.join(made)}, {done['trainings']} trainings"
-    out.print(f"{news if any(done.values()) else 'nothing was regenerated'}; {monotonic() - started:.1f} s", markup=False)
-    out.print(f"store    {config.store_path}", markup=False)
-    out.print(f"champion {champion.folder if champion else 'none'}", markup=False)
-    out.print(f"report   {report}", markup=False)
+    said = news if any(done.values()) else "nothing was regenerated"
+    out.print(f"{said}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
+    out.print(f"store    {config.store_path}", markup=False, soft_wrap=True)
+    out.print(f"champion {champion.folder if champion else 'none'}", markup=False, soft_wrap=True)
+    out.print(f"report   {report}", markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows.plan import Step
+from rlrf.terminal import visible
 from storage import ledger
 from storage.store import Store
 
@@ -22,9 +23,9 @@ def results_table(rows: Iterable[dict[str, Any]]) -> Table:
     table = Table(title="Held-out results (95 % intervals)", title_justify="left")
     table.add_column("")
     for row in rows:
-        table.add_column(Text(arm_name(row)), justify="right")
+        table.add_column(_text(arm_name(row)), justify="right")
     for name, cell in result_cells(rows).items():
-        table.add_row(name, *map(Text, cell))
+        table.add_row(*map(_text, [name, *cell]))
     return table
 
 
@@ -65,11 +66,11 @@ def plan_table(steps: list[Step]) -> Group:
     for step in steps:
         left = None if step.rows is None else step.rows - step.kept
         cells = [str(step.iteration or "-"), step.stage, _count(step.rows), _count(step.kept), _count(left)]
-        table.add_row(*map(Text, [*cells, _count(step.tokens), step.why]))
+        table.add_row(*map(_text, [*cells, _count(step.tokens), step.why]))
     done = sum(step.why == "finished" for step in steps)
     kept, tokens = sum(step.kept for step in steps), sum(step.tokens for step in steps)
     line = f"{done} of {len(steps)} stages finished, {kept:,} rows kept, at most about {tokens:,} tokens to generate"
-    return Group(table, Text(line))
+    return Group(table, _text(line))
 
 
 def counts_table(counts: dict[str, int], path: Path) -> Group:
@@ -79,7 +80,7 @@ def counts_table(counts: dict[str, int], path: Path) -> Group:
         table.add_column(name, justify="right" if name == "rows" else "left")
     for name, rows in counts.items():
         table.add_row(name, f"{rows:,}")
-    return Group(table, Text(f"{path}, {path.stat().st_size / 1e6:,.1f} MB"))
+    return Group(table, _text(f"{path}, {path.stat().st_size / 1e6:,.1f} MB"))
 
 
 def runs_table(runs: list[dict[str, Any]]) -> Table:
@@ -89,7 +90,9 @@ def runs_table(runs: list[dict[str, Any]]) -> Table:
         table.add_column(name)
     for run in runs:
         started = f"{run['started_at']:%Y-%m-%d %H:%M}"
-        table.add_row(*map(Text, [run["run_id"][:8], run["name"], run["status"], started, (run["reason"] or "")[:160]]))
+        table.add_row(
+            *map(_text, [run["run_id"][:8], run["name"], run["status"], started, (run["reason"] or "")[:160]])
+        )
     return table
 
 
@@ -97,17 +100,17 @@ def champion_line(store: Store) -> Text:
     """Who is in office."""
     champion = ledger.champion(store)
     if champion is None:
-        return Text("Champion: none yet")
-    return Text(f"Champion: {champion.name} ({champion.policy_id}) in {champion.folder}")
+        return _text("Champion: none yet")
+    return _text(f"Champion: {champion.name} ({champion.policy_id}) in {champion.folder}")
 
 
 def prompt_tree(prompt: dict[str, Any], responses: list[dict[str, Any]]) -> Tree:
     """A prompt, its responses, and below each its ratings, critiques and refinements."""
-    tree = Tree(Text(f"prompt {prompt['prompt_id']} from {prompt['source']}", style="bold"))
+    tree = Tree(_text(f"prompt {prompt['prompt_id']} from {prompt['source']}", style="bold"))
     for message in prompt["messages"]:
-        tree.add(Text(f"{message['role']}: {message['content']}"))
+        tree.add(_text(f"{message['role']}: {message['content']}"))
     if prompt["reference"]:
-        tree.add(Text(f"reference: {prompt['reference']}", style="dim"))
+        tree.add(_text(f"reference: {prompt['reference']}", style="dim"))
     branches: dict[str, Tree] = {}
     for row in responses:
         above = branches.get(row["parent_id"] or "", tree)
@@ -121,13 +124,15 @@ def _add_response(above: Tree, row: dict[str, Any]) -> Tree:
     marks = [score, *(["chosen"] if row["chosen"] else []), *(["rejected"] if row["rejected"] else [])]
     marks += ["cut off"] if row["finish_reason"] == "length" else []
     head = f"{kind} {row['response_id'][:8]} by {row['policy']}: {', '.join(marks)}"
-    branch = above.add(Text(head, style="bold"))
-    branch.add(Text(row["text"]))
+    branch = above.add(_text(head, style="bold"))
+    branch.add(_text(row["text"]))
     if row["reason"]:
-        branch.add(Text(f"unrated because {row['reason']}", style="yellow"))
+        branch.add(_text(f"unrated because {row['reason']}", style="yellow"))
     for rating in row["ratings"] or []:
         level = "?" if rating["rating"] is None else f"{rating['rating']:+d}"
-        branch.add(Text(f"{rating['aspect']} {level}  {rating['critique']}", style=_LEVELS.get(rating["rating"], "dim")))
+        branch.add(
+            _text(f"{rating['aspect']} {level}  {rating['critique']}", style=_LEVELS.get(rating["rating"], "dim"))
+        )
     return branch
 
 
@@ -137,3 +142,8 @@ def _count(value: int | None) -> str:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text without markup, and without what steers a terminal."""
+    return Text(visible(text), style=style)

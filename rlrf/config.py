@@ -32,7 +32,7 @@ class Bootstrap(Section):
     seed: int = 0
     prompts: int = Field(6000, ge=1, description="Word problems for the wheel to learn from and be held to")
     held_out: int = Field(1000, ge=1, description="Further word problems, held out for evaluation")
-    effort: float = Field(1.0, gt=0, le=10, description="Multiplies the training steps; below 1 for a quick look")
+    steps: int = Field(1400, ge=1, description="Optimiser steps of its first training; fewer for a quick look")
 
 
 class Policy(Section):
@@ -62,7 +62,9 @@ class Prompts(Section):
     sources: tuple[Source, ...] = ()
     system: str | None = Field(None, description="System prompt put before every chat that has none")
     held_out: HeldOut = HeldOut()
-    near_duplicate: float = Field(0.9, gt=0, le=1, description="Word-shingle Jaccard similarity from which a prompt is a duplicate")
+    near_duplicate: float = Field(
+        0.9, gt=0, le=1, description="Word-shingle Jaccard similarity from which a prompt is a duplicate"
+    )
     per_iteration: int | None = Field(None, ge=1, description="Prompts per iteration; all that are left when unset")
     reuse: bool = Field(False, description="Take the same prompts in every iteration instead of fresh ones")
 
@@ -180,7 +182,9 @@ class Train(Section):
     beta: float = Field(0.1, gt=0)
     sft_weight: float = Field(0.0, ge=0, description="Weight of the NLL of the chosen beside the DPO loss; 0 = paper")
     warmup_ratio: float = Field(0.1, ge=0, le=1)
-    max_length: int = Field(1024, ge=8, description="Tokens of prompt and response; longer pairs are set aside, counted")
+    max_length: int = Field(
+        1024, ge=8, description="Tokens of prompt and response; longer pairs are set aside, counted"
+    )
     lora: Lora | None = None
     save_every: int = Field(50, ge=1, description="Steps between checkpoints: what a kill costs at most")
 
@@ -202,7 +206,9 @@ class Evaluate(Sampled):
 class Gate(Section):
     """When a trained policy becomes the champion, and when the wheel stops."""
 
-    min_gain: float = Field(0.0, description="The paired gain's lower bound must exceed this, in accuracy (0.01 = 1 point)")
+    min_gain: float = Field(
+        0.0, description="The paired gain's lower bound must exceed this, in accuracy (0.01 = 1 point)"
+    )
     max_length_ratio: float = Field(1.5, gt=0, description="Mean answer length against the champion's at most")
     patience: int = Field(1, ge=1, description="Iterations in a row without a promotion after which the wheel stops")
 

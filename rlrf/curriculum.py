@@ -38,7 +38,7 @@ class Curriculum:
 def build_curriculum(*, seed: int, drills: int = 4000, solutions: int = 12000, reflections: int = 5000) -> Curriculum:
     """The given numbers of chats of each kind; the same seed gives the same chats."""
     everyday = word_problems("demonstrations", seed=seed, known_only=True)
-    large = word_problems("demonstrations", seed=seed, known_only=True, large_change=True)
+    large = word_problems("demonstrations", seed=seed, known_only=True, large_numbers=True)
     rng = random.Random(f"curriculum/{seed}")
     return Curriculum(
         solutions=tuple(demonstration(problem) for problem in islice(everyday, solutions)),

@@ -54,7 +54,9 @@ def gate(new: Sequence[bool], old: Sequence[bool], length_ratio: float, rules: G
     gain, low, high = mean_interval([float(a) - float(b) for a, b in zip(new, old, strict=True)])
     said = f"gain {100 * gain:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
     if math.isnan(gain) or low <= rules.min_gain:
-        return Verdict(False, gain, low, high, length_ratio, f"{said}; its lower bound must exceed {100 * rules.min_gain:+.1f}")
+        return Verdict(
+            False, gain, low, high, length_ratio, f"{said}; its lower bound must exceed {100 * rules.min_gain:+.1f}"
+        )
     if length_ratio > rules.max_length_ratio:
         limit = f"answers are {length_ratio:.2f} x as long, limit {rules.max_length_ratio:.2f}"
         return Verdict(False, gain, low, high, length_ratio, f"{said}; {limit}")

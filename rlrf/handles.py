@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from rlrf.config import RunConfig
@@ -116,7 +118,7 @@ class Outcome(Record):
 
     @classmethod
     def of(
-        cls, iteration: int, base: Policy | None, evaluation: Evaluation, made: list[Handle | Trained | Evaluation]
+        cls, iteration: int, base: Policy | None, evaluation: Evaluation, made: Sequence[Handle | Trained | Evaluation]
     ) -> Outcome:
         """An outcome from everything that its stages returned, in order."""
         names = [_stage_name(one) for one in made]

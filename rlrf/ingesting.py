@@ -1,10 +1,9 @@
-"""From source files to a corpus: prompts to learn from, prompts held out, external responses, and all that was dropped."""
+"""From source files to a corpus: prompts to learn from, held-out prompts, external responses, and what was dropped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from rlrf.bootstrapping import bootstrap_folder
 from rlrf.config import RunConfig
@@ -38,8 +37,6 @@ class Material:
     held_out: tuple[Prompt, ...]
     external: tuple[ExternalResponse, ...]
     dropped: tuple[DroppedPrompt, ...]
-
-
 
 
 def learn_sources(config: RunConfig) -> tuple[Source, ...]:
@@ -90,7 +87,9 @@ def read_material(config: RunConfig) -> Material:
 
 def _word_problems(config: RunConfig, split: str) -> Source:
     path = bootstrap_folder(config) / f"{split}.jsonl"
-    return Source(name=f"word-problems-{split}", path=str(path), columns=PromptColumns(prompt="question", reference="answer"))
+    return Source(
+        name=f"word-problems-{split}", path=str(path), columns=PromptColumns(prompt="question", reference="answer")
+    )
 
 
 def _read(sources: Iterable[Source], system: str | None) -> list[Prompt]:
@@ -116,9 +115,15 @@ def _external(
     """Responses whose prompts don't touch the held-out ones; the others' prompts are dropped with the reason."""
     found = [one for source in sources for one in read_responses(source, system)]
     prompts = {one.prompt.prompt_id: one.prompt for one in found}
-    clash = {d.prompt_id: d for d in deduplicate(list(prompts.values()), held_out, threshold).dropped if d.against == "held_out"}
+    clash = {
+        d.prompt_id: d
+        for d in deduplicate(list(prompts.values()), held_out, threshold).dropped
+        if d.against == "held_out"
+    }
     refused = tuple(
-        DroppedPrompt(prompts[key].source, d.row, key, f"external prompt is held out ({d.kind})", d.duplicate_of, d.similarity)
+        DroppedPrompt(
+            prompts[key].source, d.row, key, f"external prompt is held out ({d.kind})", d.duplicate_of, d.similarity
+        )
         for key, d in clash.items()
     )
     return tuple(one for one in found if one.prompt.prompt_id not in clash), refused
@@ -126,7 +131,9 @@ def _external(
 
 def _drops(result: Deduplicated, where: str = "") -> tuple[DroppedPrompt, ...]:
     return tuple(
-        DroppedPrompt(d.source, d.row, d.prompt_id, f"{d.kind} duplicate {where or d.against}", d.duplicate_of, d.similarity)
+        DroppedPrompt(
+            d.source, d.row, d.prompt_id, f"{d.kind} duplicate {where or d.against}", d.duplicate_of, d.similarity
+        )
         for d in result.dropped
     )
 

@@ -1,4 +1,4 @@
-"""Stage keys: the content hash of everything that bears on a stage's result, and of nothing else.
+"""Stage keys: the content hash of all that bears on a stage's result, and of nothing else.
 
 A key's ingredients are stored beside it, so that a miss can be explained. Paths, devices, batch sizes, run ids and times
 are never ingredients. `CODE` is raised by hand when a stage's code changes what it produces from the same ingredients.
@@ -65,8 +65,12 @@ def ingest_key(config: RunConfig, contents: list[list[str]]) -> Key:
     """Contents of the source files and how they are read, not where they lie."""
     prompts = config.prompts.model_dump(mode="json", include={"system", "near_duplicate"})
     held_out = config.prompts.held_out
-    sources = [source.model_dump(mode="json", exclude={"path"}) for source in (*config.prompts.sources, *held_out.sources)]
-    external = [source.model_dump(mode="json", exclude={"path": True, "prompts": {"path"}}) for source in config.external]
+    sources = [
+        source.model_dump(mode="json", exclude={"path"}) for source in (*config.prompts.sources, *held_out.sources)
+    ]
+    external = [
+        source.model_dump(mode="json", exclude={"path": True, "prompts": {"path"}}) for source in config.external
+    ]
     split = {"fraction": held_out.fraction, "limit": held_out.limit}
     return make_key("ingest", contents=contents, sources=sources, external=external, split=split, **prompts)
 
@@ -74,7 +78,7 @@ def ingest_key(config: RunConfig, contents: list[list[str]]) -> Key:
 def bootstrap_key(config: RunConfig, demonstrations: str) -> Key:
     """Settings of the tiny policy and the contents of its demonstrations."""
     assert config.policy.bootstrap is not None
-    settings = config.policy.bootstrap.model_dump(mode="json", include={"seed", "effort"})
+    settings = config.policy.bootstrap.model_dump(mode="json", include={"seed", "steps"})
     return make_key("bootstrap", demonstrations=demonstrations, **settings)
 
 

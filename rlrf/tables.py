@@ -18,7 +18,7 @@ READERS = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": r
 
 
 class Table(BaseModel):
-    """Rows in files (`path`: a file, a pattern or a folder) or in a dataset (`dataset`: a Hub name or a local folder)."""
+    """Rows in files (`path`: file, pattern or folder) or in a dataset (`dataset`: Hub name or local folder)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -28,14 +28,14 @@ SPLIT_SHARES: dict[Split, int] = {"demonstrations": 4, "prompts": 4, "held_out":
 """How many tenths of all question texts belong to each split."""
 
 
-START = (3, 30)
-CHANGE = (2, 9)
-LARGE_CHANGE = (10, 80)
+START, LARGE_START = (3, 25), (3, 90)
+CHANGE, LARGE_CHANGE = (2, 9), (2, 80)
 FACTOR = (2, 3)
+LARGE_SHARE = 0.4
 """What a problem draws its numbers from: inclusive ranges."""
 
-HIGHEST_TOTAL, HIGHEST_LARGE_TOTAL = 50, 99
-"""The bound on right results, without and with a large change."""
+HIGHEST_TOTAL, HIGHEST_LARGE_TOTAL = 40, 99
+"""The bound on right results, without and with large numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Fact:
 
     @property
     def known(self) -> bool:
-        """Whether demonstrations may use it: all products, and three quarters of the rest."""
+        """Whether demonstrations may use it: all products, and the three quarters of the rest that a hash picks."""
         if self.operator == "*":
             return True
         left, right = sorted((self.left, self.right)) if self.operator == "+" else (self.left, self.right)
@@ -94,16 +94,16 @@ def render_solution(steps: Iterable[tuple[Fact, int]]) -> str:
 
 
 def word_problems(
-    split: Split, *, seed: int, known_only: bool = False, large_change: bool = False
+    split: Split, *, seed: int, known_only: bool = False, large_numbers: bool = False
 ) -> Iterator[WordProblem]:
     """Endless problems of one split, no question twice; the same arguments give the same problems.
 
-    With `large_change` one step of each has a change so large that there are too many such facts to learn by heart.
+    With `large_numbers` there are so many facts that a small policy can't learn them by heart.
     """
-    rng = random.Random(f"word problems/{split}/{seed}/{known_only}/{large_change}")
+    rng = random.Random(f"word problems/{split}/{seed}/{known_only}/{large_numbers}")
     seen: set[str] = set()
     while True:
-        facts = _draw_facts(rng, known_only, large_change)
+        facts = _draw_facts(rng, known_only, large_numbers)
         problem = WordProblem(_draw_wording(rng, facts), facts)
         if problem.split == split and problem.question not in seen:
             seen.add(problem.question)
@@ -113,12 +113,12 @@ def word_problems(
 def corrupt(problem: WordProblem, rng: random.Random) -> str:
     """A wrong solution to a problem of known facts, itself without hidden facts.
 
-    The step with the largest change claims a wrong result nine times in ten, each other step one time in five, and
+    The step with the largest change claims a wrong result four times in five, each other step two times in five, and
     later steps carry the wrong number on, as a policy does.
     """
     hardest = max(range(len(problem.facts)), key=lambda i: (problem.facts[i].operator != "*", problem.facts[i].right))
     while True:
-        wrong = [rng.random() < (0.9 if i == hardest else 0.2) for i in range(len(problem.facts))]
+        wrong = [rng.random() < (0.8 if i == hardest else 0.4) for i in range(len(problem.facts))]
         errors = [rng.choice((1, 2, 3, 4, 5, 10)) * rng.choice((1, -1)) * is_wrong for is_wrong in wrong]
         steps = _carry_on(problem.facts, errors)
         if any(errors) and all(0 <= claim <= LARGEST and fact.result >= 0 and fact.known for fact, claim in steps):
@@ -145,24 +145,23 @@ def write_demonstrations(path: Path, chats: Iterable[tuple[Message, ...]]) -> No
     _write_lines(path, ({"messages": list(chat)} for chat in chats))
 
 
-def _draw_facts(rng: random.Random, known_only: bool, large_change: bool) -> tuple[Fact, ...]:
+def _draw_facts(rng: random.Random, known_only: bool, large_numbers: bool) -> tuple[Fact, ...]:
     count = rng.randint(1, 3)
-    large_step = rng.randrange(count) if large_change else None
-    highest = HIGHEST_LARGE_TOTAL if large_change else HIGHEST_TOTAL
+    highest = HIGHEST_LARGE_TOTAL if large_numbers else HIGHEST_TOTAL
     while True:
         facts: list[Fact] = []
-        total = rng.randint(*START)
-        for i in range(count):
-            facts.append(_draw_fact(rng, total, i == large_step))
+        total = rng.randint(*(LARGE_START if large_numbers else START))
+        for _ in range(count):
+            facts.append(_draw_fact(rng, total, large_numbers))
             total = facts[-1].result
         if all(1 <= fact.result <= highest and (fact.known or not known_only) for fact in facts):
             return tuple(facts)
 
 
 def _draw_fact(rng: random.Random, total: int, large: bool) -> Fact:
-    operator: Operator = rng.choice(("+", "-")) if large else rng.choices(("+", "-", "*"), weights=(9, 9, 2))[0]
-    ranges = {"*": FACTOR, "+": LARGE_CHANGE if large else CHANGE, "-": LARGE_CHANGE if large else CHANGE}
-    return Fact(total, operator, rng.randint(*ranges[operator]))
+    operator: Operator = rng.choices(("+", "-", "*"), weights=(9, 9, 2))[0]
+    change = LARGE_CHANGE if large and rng.random() < LARGE_SHARE else CHANGE
+    return Fact(total, operator, rng.randint(*(FACTOR if operator == "*" else change)))
 
 
 def _draw_wording(rng: random.Random, facts: tuple[Fact, ...]) -> str:

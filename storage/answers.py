@@ -8,7 +8,8 @@ from rlrf.evaluating import mean_interval, wilson
 from storage.store import Store
 
 _ANSWERS = """
-    SELECT r.prompt_id, coalesce(bool_or(t.aspect = $aspect AND t.rating = 1) FILTER (j.reason IS NULL), false) AS correct,
+    SELECT r.prompt_id,
+           coalesce(bool_or(t.aspect = $aspect AND t.rating = 1) FILTER (j.reason IS NULL), false) AS correct,
            any_value(r.completion_tokens) AS tokens, any_value(j.reason) IS NOT NULL AS unrated
     FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id)
     LEFT JOIN ratings t ON t.response_id = r.response_id AND t.judge_key = j.judge_key
@@ -17,7 +18,7 @@ _ANSWERS = """
 
 
 def answers(store: Store, set_key: str, judge_key: str, aspect: str) -> list[dict[str, Any]]:
-    """Per held-out prompt: prompt_id, correct, tokens, unrated. An unrated answer (cut off, say) counts as not correct."""
+    """Per held-out prompt: prompt_id, correct, tokens, unrated. An unrated answer (cut off, say) is not correct."""
     return store.query(_ANSWERS, {"set": set_key, "judge": judge_key, "aspect": aspect})
 
 
@@ -48,6 +49,13 @@ def aspects(store: Store, set_key: str, judge_key: str) -> list[dict[str, Any]]:
     for row in rows:
         mean, low, high = mean_interval(row["ratings"])
         found.append(
-            {"aspect": row["aspect"], "place": row["place"], "mean": mean, "low": low, "high": high, "rated": len(row["ratings"])}
+            {
+                "aspect": row["aspect"],
+                "place": row["place"],
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "rated": len(row["ratings"]),
+            }
         )
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,7 +27,8 @@ def trl_rows(store: Store, pair_set: str) -> list[dict[str, Any]]:
 
 def demonstration_rows(path: Path, seed: int) -> Iterator[dict[str, Any]]:
     """Demonstrations as prompt and chosen, in seeded order."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Only "\n" ends a line of JSONL: splitlines() would also cut at U+2028 and the like within a text.
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     random.Random(seed).shuffle(lines)
     for line in lines:
         messages = json.loads(line)["messages"]
@@ -42,7 +42,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-    os.replace(partial, path)
+    partial.replace(path)
     return count
 
 
@@ -50,7 +50,7 @@ def write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """Write rows as Parquet, whole or not at all; returns their number."""
     table, partial = pa.Table.from_pylist(list(rows)), path.with_name(path.name + ".partial")
     pq.write_table(table, partial)
-    os.replace(partial, path)
+    partial.replace(path)
     return int(table.num_rows)
 
 

@@ -64,7 +64,9 @@ def write_receipt(store: Store, handle: Handle, counts: Counts, seconds: float, 
         insert(connection, "receipts", [row])
 
 
-def add_policy(store: Store, policy: Policy, kind: str, parent_id: str | None = None, stage_key: str | None = None) -> None:
+def add_policy(
+    store: Store, policy: Policy, kind: str, parent_id: str | None = None, stage_key: str | None = None
+) -> None:
     """Record a policy (kind: model, bootstrap, trained, control or external) or that its folder moved."""
     row = policy.model_dump() | {"kind": kind, "parent_id": parent_id, "stage_key": stage_key}
     with store.connect() as connection:
@@ -184,23 +186,25 @@ def champion_before(store: Store) -> Policy | None:
 
 
 def decide(
-    store: Store, verdict: str, about: Policy, champion: Policy, reason: str, by: str, **evidence: float | int | str | None
+    store: Store,
+    verdict: str,
+    about: Policy,
+    champion: Policy,
+    reason: str,
+    by: str,
+    **evidence: float | int | str | None,
 ) -> None:
     """Append a decision (verdict: start, promote, keep or rollback); the last row's champion is in office.
 
     `evidence` fills the columns stage_key, run_id, iteration, gain, low, high and length_ratio where there are any. A
     stage that decided before doesn't decide again.
     """
-    row = {"verdict": verdict, "policy_id": about.policy_id, "champion_id": champion.policy_id, "reason": reason}
-    row |= {"decided_by": by} | evidence
+    row: dict[str, Any] = {"verdict": verdict, "policy_id": about.policy_id, "champion_id": champion.policy_id}
+    row |= {"reason": reason, "decided_by": by} | evidence
     names, marks = ", ".join(row), ", ".join(f"${name}" for name in row)
+    undecided = " WHERE NOT EXISTS (FROM decisions WHERE stage_key = $stage_key)" if "stage_key" in row else ""
     with store.connect() as connection:
-        connection.execute(
-            f"INSERT INTO decisions ({names}) SELECT {marks} WHERE NOT EXISTS "
-            "(FROM decisions WHERE stage_key = $stage_key)" if "stage_key" in row
-            else f"INSERT INTO decisions ({names}) SELECT {marks}",
-            row,
-        )
+        connection.execute(f"INSERT INTO decisions ({names}) SELECT {marks}{undecided}", row)
 
 
 def decision(store: Store, stage_key: str) -> Decision | None:
@@ -209,7 +213,9 @@ def decision(store: Store, stage_key: str) -> Decision | None:
     if not rows:
         return None
     row = rows[0]
-    return Decision(key=stage_key, verdict=row["verdict"], champion=policy(store, row["champion_id"]), reason=row["reason"])
+    return Decision(
+        key=stage_key, verdict=row["verdict"], champion=policy(store, row["champion_id"]), reason=row["reason"]
+    )
 
 
 def add_evaluation(store: Store, evaluation: Evaluation, unrated: int, aspects: list[dict[str, Any]]) -> None:

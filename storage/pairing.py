@@ -38,7 +38,14 @@ def select_pairs(
     store: Store, pair_set: str, *, prompts: str, responses: list[str], judge_key: str, k: int, seed: int
 ) -> tuple[int, dict[str, int]]:
     """Write the pairs of these response sets; returns their number and the dropped prompts by reason."""
-    values = {"pair_set": pair_set, "prompts": prompts, "sets": responses, "judge": judge_key, "k": k, "seed": f"{seed}:"}
+    values = {
+        "pair_set": pair_set,
+        "prompts": prompts,
+        "sets": responses,
+        "judge": judge_key,
+        "k": k,
+        "seed": f"{seed}:",
+    }
     with store.connect() as connection:
         for statement in _PAIRS.split(";\n"):
             if statement.strip():

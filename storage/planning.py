@@ -11,12 +11,13 @@ from storage.store import Store
 
 def judged(store: Store, set_key: str, judge_key: str) -> int:
     """How many members of a set this judge has seen."""
-    sql = "SELECT count(*) FROM members m JOIN judgements j ON j.response_id = m.member_id WHERE set_key = ? AND judge_key = ?"
+    sql = """SELECT count(*) FROM members m JOIN judgements j ON j.response_id = m.member_id
+             WHERE m.set_key = ? AND j.judge_key = ?"""
     return int(store.value(sql, [set_key, judge_key]))
 
 
 def mean_tokens(store: Store, max_tokens: int) -> float:
-    """Mean length of the store's own responses so far, capped at `max_tokens`; `max_tokens` itself when there are none."""
+    """Mean length of the store's own responses so far, at most `max_tokens`; `max_tokens` when there are none."""
     sql = "SELECT avg(completion_tokens) FROM responses WHERE backend <> 'external'"
     return min(float(store.value(sql) or max_tokens), float(max_tokens))
 

@@ -39,7 +39,8 @@ def results(store: Store, run_id: str) -> list[dict[str, Any]]:
 def latest_run(store: Store, name: str | None = None) -> str | None:
     """The id of the newest run, of this name if one is given."""
     sql = "SELECT run_id FROM runs WHERE $name IS NULL OR name = $name ORDER BY started_at DESC LIMIT 1"
-    return store.value(sql, {"name": name})
+    found: str | None = store.value(sql, {"name": name})
+    return found
 
 
 def unfinished_run(store: Store, name: str) -> str | None:
@@ -64,18 +65,21 @@ def produced(store: Store, run_id: str) -> dict[str, int]:
 def find_prompt(store: Store, prefix: str) -> dict[str, Any]:
     """The prompt whose id starts with this, or whose text holds it. Raises StoreError for none or several."""
     sql = """SELECT prompt_id, source, messages, reference FROM prompts
-             WHERE starts_with(prompt_id::VARCHAR, $what) OR contains(messages::VARCHAR, $what) ORDER BY prompt_id LIMIT 6"""
+             WHERE starts_with(prompt_id::VARCHAR, lower($what))
+                OR contains(array_to_string(json_extract_string(messages, '$[*].content'), chr(10)), $what)
+             ORDER BY prompt_id LIMIT 6"""
     rows = store.query(sql, {"what": prefix})
     if len(rows) != 1:
         near = ", ".join(row["prompt_id"] for row in rows[:5]) or "none"
-        raise StoreError(f"{prefix!r} is the start of an id, or part of the text, of {len(rows)} prompts ({near}); be exact")
+        many = len(rows) if len(rows) < 6 else "more than 5"
+        raise StoreError(f"{prefix!r} is the start of an id, or part of the text, of {many} prompts ({near}); be exact")
     return rows[0] | {"messages": json.loads(rows[0]["messages"])}
 
 
 def responses_to(store: Store, prompt_id: str) -> list[dict[str, Any]]:
     """Every response to a prompt with its judgements, ratings and places in pairs, refinements after their parents."""
-    sql = """SELECT r.response_id, r.parent_id, r.position, r.text, r.finish_reason, r.completion_tokens, p.name AS policy,
-                    j.score, j.reason,
+    sql = """SELECT r.response_id, r.parent_id, r.position, r.text, r.finish_reason, r.completion_tokens,
+                    p.name AS policy, j.score, j.reason,
                     (SELECT list({'aspect': t.aspect, 'rating': t.rating, 'critique': t.critique} ORDER BY t.place)
                      FROM ratings t WHERE t.response_id = r.response_id AND t.judge_key = j.judge_key) AS ratings,
                     (SELECT count(*) FROM pairs a WHERE a.chosen_id = r.response_id) AS chosen,

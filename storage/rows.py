@@ -20,7 +20,7 @@ def add_prompts(store: Store, prompts: Iterable[Prompt]) -> int:
     A prompt that comes with another reference than before takes the new one, and the judgements that rest on the old
     one go: they would be wrong.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "prompt_id": prompt.prompt_id,
             "source": prompt.source,
@@ -92,7 +92,10 @@ def existing(store: Store, response_ids: Sequence[str]) -> set[str]:
     with store.connect() as connection:
         connection.execute("CREATE TEMP TABLE asked (response_id UUID PRIMARY KEY)")
         insert(connection, "asked", [{"response_id": one} for one in response_ids])
-        found = {row["response_id"] for row in fetch(connection, "SELECT response_id FROM asked JOIN responses USING (response_id)")}
+        found = {
+            row["response_id"]
+            for row in fetch(connection, "SELECT response_id FROM asked JOIN responses USING (response_id)")
+        }
         connection.execute("DROP TABLE asked")
         return found
 
@@ -101,7 +104,8 @@ def add_judgements(
     store: Store, judge_key: str, judgements: Sequence[Judgement], weights: Sequence[float], run_id: str
 ) -> int:
     """One micro-batch of a judge, with its ratings, in one transaction; returns how many judgements were new."""
-    heads, ratings = [], []
+    heads: list[dict[str, Any]] = []
+    ratings: list[dict[str, Any]] = []
     for judgement in judgements:
         identity = {"response_id": judgement.response_id, "judge_key": judge_key}
         heads.append(
@@ -150,14 +154,16 @@ def promising(store: Store, set_key: str, judge_key: str, pick: str, seed: int) 
     text, ratings.
     """
     sql = """WITH ranked AS (
-               SELECT r.response_id, r.prompt_id, r.text, j.score, row_number() OVER (
-                        PARTITION BY r.prompt_id ORDER BY j.score DESC, md5($seed || r.response_id::VARCHAR), r.response_id) AS place
+               SELECT r.response_id, r.prompt_id, r.text, row_number() OVER (PARTITION BY r.prompt_id
+                      ORDER BY j.score DESC, md5($seed || r.response_id::VARCHAR), r.response_id) AS place
                FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id)
                WHERE m.set_key = $set AND j.judge_key = $judge AND j.reason IS NULL AND r.finish_reason = 'stop'
                  AND ($pick = 'best' OR j.score < 1)),
              feedback AS (
-               SELECT t.response_id, list({'aspect': t.aspect, 'rating': t.rating, 'critique': t.critique} ORDER BY t.place) AS ratings
-               FROM ratings t JOIN ranked USING (response_id) WHERE t.judge_key = $judge AND ranked.place = 1 GROUP BY ALL)
+               SELECT t.response_id,
+                      list({'aspect': t.aspect, 'rating': t.rating, 'critique': t.critique} ORDER BY t.place) AS ratings
+               FROM ratings t JOIN ranked USING (response_id)
+               WHERE t.judge_key = $judge AND ranked.place = 1 GROUP BY t.response_id)
              SELECT prompt_id, messages, ranked.response_id, text, ratings
              FROM ranked JOIN feedback USING (response_id) JOIN prompts USING (prompt_id)
              WHERE ranked.place = 1 ORDER BY ranked.response_id"""
@@ -170,7 +176,11 @@ def promising(store: Store, set_key: str, judge_key: str, pick: str, seed: int) 
 
 def _prompt(row: dict[str, Any]) -> Prompt:
     return Prompt(
-        row["prompt_id"], row["source"], tuple(json.loads(row["messages"])), row["reference"], json.loads(row["metadata"])
+        row["prompt_id"],
+        row["source"],
+        tuple(json.loads(row["messages"])),
+        row["reference"],
+        json.loads(row["metadata"]),
     )
 
 
@@ -181,8 +191,8 @@ def _refuse_other_split(connection: duckdb.DuckDBPyConnection, store: Store, pro
     found = fetch(connection, sql, {"ids": list(dict.fromkeys(prompt_ids))})
     if found:
         raise StoreError(
-            f"prompt {found[0]['prompt_id']!r} belongs to the split {other!r}: a row of {store.scope!r} may not name it; "
-            "keep training and held-out files apart"
+            f"prompt {found[0]['prompt_id']!r} belongs to the split {other!r}: a row of {store.scope!r} may not name "
+            "it; keep training and held-out files apart"
         )
 
 
@@ -197,5 +207,7 @@ def _forget_old_references(connection: duckdb.DuckDBPyConnection, prompts: Seque
     stale = "response_id IN (SELECT response_id FROM responses JOIN changed USING (prompt_id))"
     connection.execute(f"DELETE FROM ratings WHERE {stale}")
     connection.execute(f"DELETE FROM judgements WHERE {stale}")
-    connection.execute("UPDATE prompts SET reference = c.reference FROM changed c WHERE c.prompt_id = prompts.prompt_id")
+    connection.execute(
+        "UPDATE prompts SET reference = c.reference FROM changed c WHERE c.prompt_id = prompts.prompt_id"
+    )
     connection.execute("DROP TABLE given; DROP TABLE changed")

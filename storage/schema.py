@@ -60,7 +60,8 @@ CREATE TABLE training_metrics (
     PRIMARY KEY (stage_key, step, name));
 CREATE TABLE trainings (
     stage_key UUID PRIMARY KEY, policy_id UUID NOT NULL, base_id UUID NOT NULL, pair_set UUID, spec JSON NOT NULL,
-    rows INTEGER NOT NULL, excluded JSON NOT NULL, steps INTEGER NOT NULL, seconds DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT now());
+    rows INTEGER NOT NULL, excluded JSON NOT NULL, steps INTEGER NOT NULL, seconds DOUBLE NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now());
 CREATE TABLE evaluations (
     stage_key UUID PRIMARY KEY, policy_id UUID NOT NULL, judge_key UUID NOT NULL, digest UUID NOT NULL,
     questions INTEGER NOT NULL, accuracy DOUBLE NOT NULL, low DOUBLE NOT NULL, high DOUBLE NOT NULL,
@@ -70,13 +71,15 @@ CREATE TABLE evaluation_aspects (
     high DOUBLE NOT NULL, rated INTEGER NOT NULL, PRIMARY KEY (stage_key, aspect));
 CREATE TABLE iterations (
     run_id UUID NOT NULL, iteration INTEGER NOT NULL, arm VARCHAR NOT NULL, base_id UUID, policy_id UUID NOT NULL,
-    evaluation UUID NOT NULL, decision UUID, prompts_key UUID, responses_key UUID, refinements_key UUID, pair_set UUID, judge_key UUID,
+    evaluation UUID NOT NULL, decision UUID, prompts_key UUID, responses_key UUID, refinements_key UUID,
+    pair_set UUID, judge_key UUID,
     stage_keys JSON NOT NULL, seconds DOUBLE NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (run_id, iteration, arm));
 CREATE SEQUENCE decision_numbers;
 CREATE TABLE decisions (
     number BIGINT PRIMARY KEY DEFAULT nextval('decision_numbers'), stage_key UUID, run_id UUID, iteration INTEGER,
-    verdict VARCHAR NOT NULL, policy_id UUID NOT NULL, champion_id UUID NOT NULL, gain DOUBLE, low DOUBLE, high DOUBLE, length_ratio DOUBLE,
+    verdict VARCHAR NOT NULL, policy_id UUID NOT NULL, champion_id UUID NOT NULL, gain DOUBLE,
+    low DOUBLE, high DOUBLE, length_ratio DOUBLE,
     reason VARCHAR NOT NULL, decided_by VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT now());
 """
 
@@ -97,9 +100,10 @@ CREATE VIEW refinement_against_parent AS
     FROM responses c JOIN judgements cj USING (response_id)
     JOIN judgements pj ON pj.response_id = c.parent_id AND pj.judge_key = cj.judge_key;
 CREATE VIEW lineage AS
-    SELECT r.response_id, r.prompt_id, q.source, q.messages, r.parent_id, p.text AS parent_text, r.text, r.finish_reason,
-           po.name AS policy, po.folder, r.position, r.seed, k.ingredients AS made_with, j.judge_key, j.score,
-           j.reason AS unrated_because, pairs_chosen.pair_set AS chosen_in, pairs_rejected.pair_set AS rejected_in,
+    SELECT r.response_id, r.prompt_id, q.source, q.messages, r.parent_id, p.text AS parent_text, r.text,
+           r.finish_reason, po.name AS policy, po.folder, r.position, r.seed, k.ingredients AS made_with, j.judge_key,
+           j.score, j.reason AS unrated_because, pairs_chosen.pair_set AS chosen_in,
+           pairs_rejected.pair_set AS rejected_in,
            tc.policy_id AS taught_policy
     FROM responses r JOIN prompts q USING (prompt_id) LEFT JOIN responses p ON p.response_id = r.parent_id
     LEFT JOIN policies po ON po.policy_id = r.policy_id LEFT JOIN keys k ON k.key = r.gen_key

@@ -7,18 +7,19 @@ from collections.abc import Iterable
 from storage.store import Store, insert
 
 _CONTENTS = {
-    "prompts": "SELECT p.prompt_id::VARCHAR || p.messages::VARCHAR || coalesce(p.reference, '') AS content "
-    "FROM members m JOIN prompts p ON p.prompt_id = m.member_id WHERE m.set_key = $set",
-    "responses": "SELECT r.response_id::VARCHAR || r.finish_reason || coalesce(p.reference, '') || r.text AS content "
-    "FROM members m JOIN responses r ON r.response_id = m.member_id JOIN prompts p USING (prompt_id) "
-    "WHERE m.set_key = $set",
-    "judgements": "SELECT t.response_id::VARCHAR || t.aspect || coalesce(t.rating::VARCHAR, '?') || t.critique "
-    "AS content FROM members m JOIN ratings t ON t.response_id = m.member_id "
-    "WHERE m.set_key = $set AND t.judge_key = $judge "
-    "UNION ALL SELECT j.response_id::VARCHAR || coalesce(j.reason, '') FROM members m JOIN judgements j "
-    "ON j.response_id = m.member_id WHERE m.set_key = $set AND j.judge_key = $judge",
-    "pairs": "SELECT chosen_id::VARCHAR || rejected_id::VARCHAR || position AS content FROM pairs WHERE pair_set = $set",
+    "prompts": """SELECT json_array(p.prompt_id, p.messages, p.reference) AS content
+        FROM members m JOIN prompts p ON p.prompt_id = m.member_id WHERE m.set_key = $set""",
+    "responses": """SELECT json_array(r.response_id, r.finish_reason, p.reference, r.text) AS content
+        FROM members m JOIN responses r ON r.response_id = m.member_id JOIN prompts p USING (prompt_id)
+        WHERE m.set_key = $set""",
+    "judgements": """SELECT json_array(t.response_id, t.aspect, t.rating, t.critique) AS content
+        FROM members m JOIN ratings t ON t.response_id = m.member_id WHERE m.set_key = $set AND t.judge_key = $judge
+        UNION ALL SELECT json_array(j.response_id, j.score, j.reason)
+        FROM members m JOIN judgements j ON j.response_id = m.member_id
+        WHERE m.set_key = $set AND j.judge_key = $judge""",
+    "pairs": """SELECT json_array(chosen_id, rejected_id, position) AS content FROM pairs WHERE pair_set = $set""",
 }
+"""What a set holds, row by row. JSON says where a value ends: 'ab' and 'c' are not 'a' and 'bc', and none is not ''."""
 
 
 def add_members(store: Store, set_key: str, member_ids: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from storage.schema import MIGRATIONS, VERSION
 
 BUSY_SECONDS = 60.0
 """How long an operation waits for another process to let go of the file."""
+
+_BUSY = "could not set lock"
+_DAMAGE = ("not a valid duckdb", "corrupt", "checksum", "could not read", "sqlite_scanner")
+"""How DuckDB's messages say that a file is held by another process, and that it is damaged or of another kind."""
 
 _process_lock = threading.RLock()
 """One connection at a time within this process: concurrent connects to one file race inside DuckDB."""
@@ -45,7 +49,7 @@ class Store:
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A short-lived connection; within a `with`, one transaction, committed at its end.
 
-        Raises StoreError when the file stays busy, is damaged, full, read-only or of another version.
+        Raises StoreError when the file stays busy, is damaged or read-only, or the disk is full.
         """
         with _process_lock:
             connection = _connect(self.path)
@@ -86,11 +90,11 @@ def open_store(path: Path | str) -> Store:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"store {str(path)!r}: {error}; choose a writable folder as `home`") from error
-    with _process_lock:
+    with _process_lock, ExitStack() as after_connection:
         connection = _connect(path)
         try:
-            _migrate(connection, path)
-        except duckdb.Error as error:
+            _migrate(connection, path, after_connection)
+        except (duckdb.Error, OSError) as error:
             raise _wrapped(path, error) from error
         finally:
             connection.close()
@@ -132,29 +136,29 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
         try:
             return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
         except duckdb.IOException as error:
-            if "lock" not in str(error).lower() or time.monotonic() > deadline:
+            if _BUSY not in str(error).lower() or time.monotonic() > deadline:
                 raise _wrapped(path, error) from error
             time.sleep(random.uniform(0.01, 0.1))  # jitter, so that waiting processes don't march in step
         except duckdb.Error as error:
             raise _wrapped(path, error) from error
 
 
-def _wrapped(path: Path, error: duckdb.Error) -> StoreError:
+def _wrapped(path: Path, error: duckdb.Error | OSError) -> StoreError:
     text = str(error)
-    lowered = text.lower()
+    lowered = text.replace(str(path), "").lower()  # a folder's name must not decide
     remedy = "see the message; the last transaction was not committed, nothing before it is lost"
     if "no space left" in lowered or "could not write" in lowered:
         remedy = "the disk is full: free some space and run the same command again; committed rows are safe"
-    elif "lock" in lowered:
+    elif _BUSY in lowered:
         remedy = f"another process held it for {BUSY_SECONDS:.0f} s: close notebooks and shells that have it open"
     elif "permission denied" in lowered or "read-only" in lowered:
         remedy = "the file or its folder can't be written: choose another `home` or mend its permissions"
-    elif "not a valid duckdb" in lowered or "corrupt" in lowered or "checksum" in lowered:
+    elif any(sign in lowered for sign in _DAMAGE):
         remedy = "the file is damaged or is no DuckDB file: restore a backup or choose another `home`"
     return StoreError(f"store {str(path)!r}: {text} ({remedy})")
 
 
-def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _migrate(connection: duckdb.DuckDBPyConnection, path: Path, after_connection: ExitStack) -> None:
     version = _version(connection, path)
     if version > VERSION:
         raise StoreError(
@@ -163,7 +167,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         )
     if 0 < version < VERSION:
         connection.execute("CHECKPOINT")
-        shutil.copy2(path, path.with_suffix(f".v{version}.backup.duckdb"))
+        _back_up(path, path.with_suffix(f".v{version}.backup.duckdb"), after_connection)
     for number in range(version, VERSION):
         connection.execute("BEGIN")
         connection.execute(MIGRATIONS[number])
@@ -173,11 +177,25 @@ def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         connection.execute("COMMIT")
 
 
+def _back_up(path: Path, backup: Path, after_connection: ExitStack) -> None:
+    """Copy the open file, whole or not at all.
+
+    The handle is closed after the connection: closing any handle of a file gives up the POSIX locks that this process
+    has on it, DuckDB's included, and another process could write in the middle of the migration.
+    """
+    source = after_connection.enter_context(path.open("rb"))
+    partial = backup.with_name(backup.name + ".partial")
+    with open(partial, "wb") as copy:
+        shutil.copyfileobj(source, copy)
+    partial.replace(backup)
+
+
 def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
-    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    if not tables:
+    sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+    columns = {tuple(row) for row in connection.execute(sql).fetchall()}
+    if not columns:
         return 0
-    if "meta" not in tables:
+    if not {("meta", "name"), ("meta", "value"), ("prompts", "prompt_id")} <= columns:
         raise StoreError(f"{str(path)!r} is a DuckDB file but not an rlrf store: choose another `home`")
     row = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
     return int(row[0]) if row else 0

@@ -7,6 +7,7 @@ from prefect import task
 from rlrf import stages
 from rlrf.backends.weights import resolve_model, weights_digest
 from rlrf.bootstrapping import demonstrations_path
+from rlrf.curriculum import build_curriculum
 from rlrf.fingerprints import file_digest
 from rlrf.handles import Policy, Run
 from storage import ledger
@@ -26,15 +27,15 @@ def bootstrap(stage: Stage, run: Run) -> Policy:
     settings = stage.config.policy.bootstrap
     assert settings is not None, "only called for a policy with [policy.bootstrap]"
     folder = stage.config.home / "models" / f"tiny-{stage.key[:8]}"
-    total = 100
-    stage.progress.begin(total, 0, "percent of training")
-    train_tiny(
-        folder,
-        demonstrations=demonstrations_path(stage.config),
-        seed=settings.seed,
-        effort=settings.effort,
-        progress=lambda done, steps: stage.progress.advance(max(0, total * done // steps - stage.progress.produced)),
-    )
+    if not folder.exists():  # it exists only when it is complete; a kill can fall between it and its receipt
+        stage.progress.begin(settings.steps, 0, "steps")
+        train_tiny(
+            folder,
+            demonstrations=build_curriculum(seed=settings.seed),
+            seed=settings.seed,
+            steps=settings.steps,
+            progress=lambda *_: stage.progress.advance(1),
+        )
     policy = Policy(policy_id=weights_digest(folder), name="tiny", folder=str(folder))
     ledger.add_policy(stage.store, policy, "bootstrap", stage_key=stage.key)
     return policy
@@ -45,7 +46,9 @@ def load_policy(run: Run) -> Policy:
     """Find the configured model and take the digest of its weights."""
     assert run.config.policy.model is not None, "only called for a policy with `model`"
     folder = resolve_model(run.config.policy.model)
-    policy = Policy(policy_id=weights_digest(folder), name=run.config.policy.model.rstrip("/").split("/")[-1], folder=str(folder))
+    policy = Policy(
+        policy_id=weights_digest(folder), name=run.config.policy.model.rstrip("/").split("/")[-1], folder=str(folder)
+    )
     ledger.add_policy(open_store(run.config.store_path), policy, "model")
     return policy
 

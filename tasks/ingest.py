@@ -82,4 +82,6 @@ def _say_dropped(stage: Stage, material: Material) -> None:
     unusable = sum(one.text is None for one in material.external)
     counts |= {"external response without usable text": unusable} if unusable else {}
     if counts:
-        stage.progress.say("dropped, with reasons in the store: " + ", ".join(f"{n:,} {why}" for why, n in counts.items()))
+        stage.progress.say(
+            "dropped, with reasons in the store: " + ", ".join(f"{n:,} {why}" for why, n in counts.items())
+        )

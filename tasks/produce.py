@@ -17,7 +17,9 @@ from tasks.progress import StageProgress
 from tasks.stage import Stage
 
 
-def produce(stage: Stage, store: Store, policy: Policy, key: Key, sampling: Sampling, plan: Sequence[Planned]) -> list[str]:
+def produce(
+    stage: Stage, store: Store, policy: Policy, key: Key, sampling: Sampling, plan: Sequence[Planned]
+) -> list[str]:
     """Bring every planned response into the store; returns the ids that are there.
 
     Only missing rows are asked for; each batch is one transaction, so a kill costs the batch under way. Raises
@@ -44,7 +46,12 @@ def _generate(
     generator = open_generator(stage.config.engine, policy.folder)
     common = {"gen_key": key.key, "policy_id": policy.policy_id, "backend": generator.name, "run_id": stage.run.run_id}
     planned = {
-        one.response_id: {"prompt_id": one.prompt_id, "parent_id": one.parent_id, "position": one.position, "seed": one.seed}
+        one.response_id: {
+            "prompt_id": one.prompt_id,
+            "parent_id": one.parent_id,
+            "position": one.position,
+            "seed": one.seed,
+        }
         for one in missing.values()
     }
     requests = [Request(one.response_id, one.messages, one.seed) for one in missing.values()]

@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from rlrf.terminal import visible
 from storage.ledger import Counts
 
 console = Console(stderr=True, highlight=False)
@@ -77,7 +78,7 @@ class StageProgress:
 
     def say(self, text: str) -> None:
         """One line for people, also in the run's log."""
-        console.print(f"  {self.stage:<14} {text}", markup=False, soft_wrap=True)
+        console.print(f"  {self.stage:<14} {visible(text)}", markup=False, soft_wrap=True)
         if TaskRunContext.get() is not None:
             get_run_logger().info("%s: %s", self.stage, text)
 

@@ -19,7 +19,11 @@ def sample_prompts(stage: Stage, run: Run, corpus: Corpus, iteration: int) -> Ha
     """A seeded choice, fresh per iteration unless prompts are reused. Raises StoppedError when none is left."""
     settings = stage.config.prompts
     wanted, explored = settings.per_iteration, stage.config.explore.n > 0
-    ids = sets.members(stage.store, corpus.prompts.key) if explored else sets.prompts_behind(stage.store, corpus.external.key)
+    ids = (
+        sets.members(stage.store, corpus.prompts.key)
+        if explored
+        else sets.prompts_behind(stage.store, corpus.external.key)
+    )
     chosen = choose_prompts(ids, wanted, stage.config.seed, iteration, settings.reuse)
     stage.progress.begin(len(chosen), 0, "prompts")
     if not chosen:

@@ -25,7 +25,13 @@ def select_pairs(stage: Stage, run: Run, prompts: Handle, judged: tuple[Handle, 
     rule, judge_key = stage.config.pairs, judging.key_of(stage.config.judge).key
     keys = [part.key for part in judged]
     pairs, dropped = pairing.select_pairs(
-        stage.store, stage.key, prompts=prompts.key, responses=keys, judge_key=judge_key, k=rule.k, seed=stage.config.seed
+        stage.store,
+        stage.key,
+        prompts=prompts.key,
+        responses=keys,
+        judge_key=judge_key,
+        k=rule.k,
+        seed=stage.config.seed,
     )
     said = ", ".join(f"{n:,} because {_WHY[reason]}" for reason, n in sorted(dropped.items())) or "none"
     stage.progress.begin(pairs, 0, "pairs")
@@ -39,7 +45,9 @@ def select_pairs(stage: Stage, run: Run, prompts: Handle, judged: tuple[Handle, 
 def _too_few(pairs: int, wanted: int, dropped: dict[str, int], prompts: int) -> str:
     parts = [f"{n:,} because {_WHY[reason]}" for reason, n in sorted(dropped.items())]
     if not pairs and not dropped.get("no_negative"):
-        head = f"no prompt has a positive response: none of {prompts:,} prompts got a response at the top of every aspect"
+        head = (
+            f"no prompt has a positive response: none of {prompts:,} prompts got a response at the top of every aspect"
+        )
     else:
         head = f"{pairs:,} pairs from {prompts:,} prompts, pairs.min_pairs is {wanted:,}"
     return (

@@ -70,7 +70,7 @@ def stage(
 
         parameters = list(inspect.signature(body).parameters.values())[1:]
         signature = inspect.signature(body).replace(parameters=parameters)
-        work.__signature__ = signature  # type: ignore[attr-defined]  # Prefect binds and shows the task's own arguments
+        work.__signature__ = signature  # type: ignore[attr-defined]  # what Prefect binds and shows
 
         def cache_key(_: TaskRunContext, arguments: dict[str, Any]) -> str:
             run: Run = arguments["run"]

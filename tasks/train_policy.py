@@ -60,11 +60,14 @@ def _train(
     stage: Stage, base: Policy, spec: TrainSpec, name: str, kind: str, lineage: dict[str, Any], pair_set: str | None
 ) -> Trained:
     result = train(spec, lambda event: _show(stage, event))
+    stage.progress.advance(max(0, result.steps - stage.progress.kept - stage.progress.produced))
     policy = Policy(policy_id=weights_digest(result.folder), name=name, folder=str(result.folder))
     trained = Trained(policy=policy, base=base, key=stage.key, steps=result.steps)
     if result.excluded:
         left_out = ", ".join(f"{n:,} {why}" for why, n in result.excluded.items())
-        stage.progress.say(f"{left_out} of {result.rows + sum(result.excluded.values()):,} rows could not be trained on")
+        stage.progress.say(
+            f"{left_out} of {result.rows + sum(result.excluded.values()):,} rows could not be trained on"
+        )
     settings = spec.model_dump(mode="json")
     exports.write_card(result.folder, trained, settings, lineage | {"rows": result.rows, "excluded": result.excluded})
     ledger.add_policy(stage.store, policy, kind, base.policy_id, stage.key)

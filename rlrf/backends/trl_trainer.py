@@ -1,6 +1,5 @@
 """One training with trl, inside the training process: data, trainer, checkpoints, and the result folder."""
 
-# ruff: noqa: ARG002  (trl and transformers set the signatures of the methods that are overridden here)
 from __future__ import annotations
 
 import json
@@ -83,6 +82,11 @@ class Reporter(TrainerCallback):
         if not math.isfinite(values["loss"]):
             raise TrainingError(f"the loss is {values['loss']!r} at step {state.global_step}; lower learning_rate")
         self._emit({"event": "step", "step": state.global_step, "steps": state.max_steps, **values})
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # transformers 5.17 takes one step too many when it resumes from a checkpoint of the last step.
+        if state.global_step >= state.max_steps:
+            control.should_save = False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

@@ -1,6 +1,6 @@
 """Exact arithmetic on text that nobody vouches for: numbers, expressions, and whether a shown result is right.
 
-There is no `eval` and no recursion. An expression has at most 64 symbols and a number at most 30 digits, and there is no
+There is no `eval` and no recursion. An expression has at most 64 symbols, a number at most 30 digits, and there is no
 power operator, so that no input is expensive. What can't be read is None: the caller doesn't check it.
 """
 

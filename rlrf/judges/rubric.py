@@ -7,7 +7,7 @@ for certain is unrated, never guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from importlib.resources import files
@@ -27,14 +27,17 @@ GREEDY = Sampling(temperature=0.0, max_tokens=1024)
 
 
 class RubricJudge:
-    """Rates by a rubric through a generator. `model` identifies the judging model's weights in the judge's identity.
+    """Rates by a rubric through a generator that the first case opens. `model`, the weights' digest, is in its identity.
 
     Unrated reasons: truncated (the response was cut off; no call is made), judge_failed:<why> (no reply; `raw_reply`
     holds the failure's detail), judge_truncated (the reply was cut off), and those of `rlrf.judges.reply.parse`.
     """
 
-    def __init__(self, generator: Generator, rubric: Rubric, model: str, sampling: Sampling = GREEDY) -> None:
-        self.generator = generator
+    def __init__(
+        self, open_generator: Callable[[], Generator], rubric: Rubric, model: str, sampling: Sampling = GREEDY
+    ) -> None:
+        self._open_generator = open_generator
+        self._generator: Generator | None = None
         self.rubric = rubric
         self.model = model
         self.sampling = sampling
@@ -62,12 +65,19 @@ class RubricJudge:
             for case in cases
             if case.finish_reason != "length"
         ]
-        for results in self.generator.generate(requests, self.sampling) if requests else ():
+        for results in self._opened().generate(requests, self.sampling) if requests else ():
             yield [self._read(result) for result in results]
 
     def close(self) -> None:
         """Give back the generator."""
-        self.generator.close()
+        if self._generator is not None:
+            self._generator.close()
+
+    def _opened(self) -> Generator:
+        """The generator; only the first case opens it, so that a judge's identity costs no model."""
+        if self._generator is None:
+            self._generator = self._open_generator()
+        return self._generator
 
     def _read(self, result: Completion | Failure) -> Judgement:
         if isinstance(result, Failure):

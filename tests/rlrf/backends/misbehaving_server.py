@@ -15,7 +15,7 @@ from typing import Any, Self
 
 MODEL = "tiny-chat"
 SLOW_SECONDS = 0.3
-REPEAT_SECONDS = 0.05
+STRAY_SECONDS = 0.05
 
 STATUSES = {"400", "401", "403", "404", "429", "500", "503", "302"}
 
@@ -40,7 +40,7 @@ def bent_answer(behaviour: str, message: str) -> bytes:
     answer = good_answer(message)
     choice = answer["choices"][0]
     match behaviour:
-        case "ok" | "slow" | "cut" | "chunked" | "closes" | "doubled" | "repeats":
+        case "ok" | "slow" | "cut" | "chunked" | "closes" | "doubled" | "not_http":
             pass
         case "length" | "abort" | "content_filter" | "tool_calls" | "repetition":
             choice["finish_reason"] = behaviour
@@ -84,6 +84,8 @@ def framed(behaviour: str, payload: bytes) -> bytes:
             return whole_reply(200, payload, "Connection: close\r\n")
         case "doubled":
             return whole_reply(200, payload) * 2
+        case "not_http":
+            return b"220 mail.example ready\r\n" * 10
         case "cut":
             return whole_reply(200, payload)[: -len(payload) // 2]
     return whole_reply(200, payload)
@@ -191,21 +193,29 @@ class MisbehavingServer:
         self.bodies.append(body)
         if behaviour == "hang":
             await reader.read(1)  # ends when the client hangs up
+        elif behaviour == "stray":
+            await self._send(writer, 429, {})
+            await asyncio.sleep(STRAY_SECONDS)
+            writer.write(whole_reply(200, bent_answer("ok", "nobody")))
+        elif behaviour == "endless":
+            await self._send_without_end(writer)
         elif behaviour in STATUSES:
             await self._send(writer, int(behaviour), {"error": {"message": f"status {behaviour} on command"}})
         else:
             await asyncio.sleep(SLOW_SECONDS if behaviour == "slow" else 0)
-            payload = bent_answer(behaviour, message)
-            writer.write(framed(behaviour, payload))
+            writer.write(framed(behaviour, bent_answer(behaviour, message)))
             await writer.drain()
-            if behaviour == "repeats":
-                await asyncio.sleep(REPEAT_SECONDS)
-                writer.write(framed(behaviour, payload))
             if behaviour in ("cut", "closes"):
                 writer.close()
             self._answers += behaviour == "ok"
             if self._answers == self.die_after_answers:
                 await self._die()
+
+    async def _send_without_end(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"100000\r\n%b\r\n" % (b" " * 0x100000))
+            await writer.drain()
 
     async def _send(self, writer: asyncio.StreamWriter, status: int, payload: dict[str, Any]) -> None:
         extra = f"Retry-After: {self.retry_after}\r\n" if status in (429, 503) else ""

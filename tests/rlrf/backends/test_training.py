@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +75,7 @@ def run_here(spec: TrainSpec) -> list[Progress]:
     """Train within this process: the same code without five seconds of imports."""
     events: list[Progress] = []
     identity = spec_hash(spec)
-    (spec.work / identity).mkdir(parents=True)
+    (spec.work / identity).mkdir(parents=True, exist_ok=True)
     run(spec, identity, events.append)
     return events
 
@@ -173,6 +175,64 @@ def test_killed_and_resumed_is_as_if_never_killed(model: Path, tmp_path: Path) -
     assert result.steps == 9
     assert [entry["step"] for entry in result.metrics] == list(range(1, 10))
     assert weights_digest(result.folder) == weights_digest(whole.output)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "dpo", "max_steps": 6},
+        {"method": "rs", "max_steps": 7},
+        {"method": "dpo", "max_steps": None, "epochs": 2.0, "lora": LoraSpec(r=2, alpha=4, dropout=0.2)},
+        {"method": "rs", "max_steps": 7, "batch_size": 3, "gradient_accumulation": 2},
+    ],
+)
+def test_resuming_from_any_checkpoint_gives_the_same_weights(
+    model: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """24 rows, 3 or 4 steps per epoch: checkpoints lie within epochs, at their ends, and before the last step."""
+    spec = build_spec(model, tmp_path, save_every=1, **changes)
+    events = run_here(spec)
+    digest, total = weights_digest(spec.output), events[0]["steps"]
+    kept = {int(path.name.partition("-")[2]): path for path in spec.work.glob("*/checkpoint-*")}
+    assert set(kept) == {total - 1, total - 2}
+    for step in sorted(kept, reverse=True):
+        shutil.rmtree(spec.output)
+        events = run_here(spec)
+        assert events[0]["resumed_from"] == step
+        assert [event["step"] for event in steps_of(events)] == list(range(step + 1, total + 1))
+        assert weights_digest(spec.output) == digest
+        shutil.rmtree(kept[total - 1])
+
+
+@pytest.mark.parametrize("method", ["dpo", "rs"])
+def test_resuming_at_the_end_of_an_epoch(model: Path, tmp_path: Path, method: str) -> None:
+    spec = build_spec(model, tmp_path, method=method, max_steps=8, save_every=3)
+    run_here(spec)
+    digest = weights_digest(spec.output)
+    for newest in (6, 3):
+        shutil.rmtree(spec.output)
+        events = run_here(spec)
+        assert events[0]["resumed_from"] == newest
+        assert weights_digest(spec.output) == digest
+        shutil.rmtree(spec.work / spec_hash(spec) / "checkpoint-6")
+
+
+def test_a_checkpoint_of_another_spec_is_left_alone(model: Path, tmp_path: Path) -> None:
+    spec = build_spec(model, tmp_path, max_steps=4, save_every=2)
+    run_here(spec)
+    foreign = spec.model_copy(update={"seed": 5, "output": tmp_path / "other"})
+    (foreign.work / spec_hash(foreign)).mkdir(parents=True)
+    (spec.work / spec_hash(spec) / "checkpoint-2").rename(foreign.work / spec_hash(foreign) / "checkpoint-2")
+    assert run_here(foreign)[0]["resumed_from"] == 0
+
+
+def test_two_trainings_never_write_the_same_output(model: Path, tmp_path: Path) -> None:
+    spec = build_spec(model, tmp_path)
+    spec.work.mkdir()
+    with (spec.work / f"{spec_hash(spec)}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="another process"):
+            train(spec)
 
 
 def test_a_finished_output_is_returned_at_once_and_never_overwritten(model: Path, tmp_path: Path) -> None:

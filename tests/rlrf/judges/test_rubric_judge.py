@@ -46,7 +46,7 @@ def says(text: str, finish_reason: str = "stop") -> Callable[[Request], Completi
 
 def judged(reply: Callable[[Request], Completion | Failure], case: Case = CASE) -> Judgement:
     generator: Generator = Replies(reply)
-    judge: Judge = RubricJudge(generator, MATH, model="digest")
+    judge: Judge = RubricJudge(lambda: generator, MATH, model="digest")
     [[judgement]] = judge.judge([case])
     return judgement
 
@@ -79,7 +79,7 @@ def test_truncated_responses_cost_no_call_and_every_case_comes_once() -> None:
         for at in range(10)
     ]
     generator = Replies(says(TOP))
-    judgements = [one for batch in RubricJudge(generator, MATH, "digest").judge(cases) for one in batch]
+    judgements = [one for batch in RubricJudge(lambda: generator, MATH, "digest").judge(cases) for one in batch]
     assert sorted(one.response_id for one in judgements) == [str(at) for at in range(10)]
     assert {one.response_id for one in judgements if one.reason == "truncated"} == {"0", "3", "6", "9"}
     assert [request.request_id for request in generator.seen] == ["1", "2", "4", "5", "7", "8"]
@@ -87,7 +87,7 @@ def test_truncated_responses_cost_no_call_and_every_case_comes_once() -> None:
 
 def test_nothing_to_ask_asks_nothing() -> None:
     generator = Replies(says(TOP))
-    assert list(RubricJudge(generator, MATH, "digest").judge([])) == []
+    assert list(RubricJudge(lambda: generator, MATH, "digest").judge([])) == []
     assert generator.seen == []
 
 
@@ -135,10 +135,10 @@ def test_the_marks_stand_for_any_contents(instruction: str, response: str, refer
 def test_ingredients_are_plain_json_and_tell_judges_apart() -> None:
     generator = Replies(says(TOP))
     judges = [
-        RubricJudge(generator, MATH, "digest"),
-        RubricJudge(generator, load_rubric("general"), "digest"),
-        RubricJudge(generator, MATH, "other"),
-        RubricJudge(generator, MATH, "digest", Sampling(temperature=0.5)),
+        RubricJudge(lambda: generator, MATH, "digest"),
+        RubricJudge(lambda: generator, load_rubric("general"), "digest"),
+        RubricJudge(lambda: generator, MATH, "other"),
+        RubricJudge(lambda: generator, MATH, "digest", Sampling(temperature=0.5)),
     ]
     assert len({json.dumps(judge.ingredients()) for judge in judges}) == 4
     assert judges[0].aspects == ("logical_correctness",)
@@ -147,7 +147,10 @@ def test_ingredients_are_plain_json_and_tell_judges_apart() -> None:
 
 def test_close_gives_back_the_generator() -> None:
     generator = Replies(says(TOP))
-    judge = RubricJudge(generator, MATH, "digest")
+    judge = RubricJudge(lambda: generator, MATH, "digest")
+    judge.close()
+    assert not generator.closed  # never opened
+    list(judge.judge([CASE]))
     judge.close()
     judge.close()
     assert generator.closed

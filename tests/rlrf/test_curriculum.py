@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import re
+
+from rlrf.curriculum import build_curriculum
+from rlrf.records import Message
+from rlrf.word_problems import Fact
+
+OPERATION = re.compile(r"(\d+) ([-+*]) (\d+) = ")
+
+
+def text_of(chat: tuple[Message, ...]) -> str:
+    return "\n".join(message["content"] for message in chat)
+
+
+def test_no_chat_states_a_hidden_fact() -> None:
+    curriculum = build_curriculum(seed=0, drills=200, solutions=300, reflections=300)
+    chats = curriculum.drills + curriculum.demonstrations
+    stated = [Fact(int(a), op, int(b)) for chat in chats for a, op, b in OPERATION.findall(text_of(chat))]
+    assert len(stated) > 2000
+    assert all(fact.known for fact in stated)
+
+
+def test_a_reflection_ends_in_the_solution_that_its_feedback_asks_for() -> None:
+    for chat in build_curriculum(seed=1, drills=1, solutions=1, reflections=50).reflections:
+        assert [message["role"] for message in chat] == ["user", "assistant", "user", "assistant"]
+        assert "arithmetic: failure." in chat[2]["content"]
+        assert chat[3]["content"] != chat[1]["content"]
+
+
+def test_the_same_seed_gives_the_same_curriculum() -> None:
+    sizes = {"drills": 5, "solutions": 5, "reflections": 5}
+    assert build_curriculum(seed=2, **sizes) == build_curriculum(seed=2, **sizes)
+    assert build_curriculum(seed=2, **sizes) != build_curriculum(seed=3, **sizes)
