@@ -12,7 +12,7 @@ from rlrf.config import Bootstrap, RunConfig
 from rlrf.curriculum import build_curriculum
 from rlrf.word_problems import Split, word_problems, write_demonstrations, write_prompts
 
-VERSION = 1
+VERSION = 2
 """Rises with every change that gives other files for the same settings."""
 
 

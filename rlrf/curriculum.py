@@ -1,7 +1,8 @@
 """What the tiny policy is taught before the wheel turns: worked solutions, rewriting from feedback, and recall drills.
 
-No text in it uses a hidden fact. The drills have the policy find, among corrections it was given, the one it needs; a
-short burst of them first is what makes it follow feedback later, even where feedback and its own memory disagree.
+The worked solutions have the demonstrators' slips; rewrites and drills never touch a slippery fact, so nothing in it
+corrects a slip. The drills have the policy find, among corrections it was given, the one it needs; a short burst of them
+first is what makes it follow feedback later, even where feedback and its own memory disagree.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ class Curriculum:
 
 def build_curriculum(*, seed: int, drills: int = 4000, solutions: int = 12000, reflections: int = 5000) -> Curriculum:
     """The given numbers of chats of each kind; the same seed gives the same chats."""
-    everyday = word_problems("demonstrations", seed=seed, known_only=True)
-    large = word_problems("demonstrations", seed=seed, known_only=True, large_numbers=True)
+    everyday = word_problems("demonstrations", seed=seed)
+    large = word_problems("demonstrations", seed=seed, sure_only=True, large_numbers=True)
     rng = random.Random(f"curriculum/{seed}")
     return Curriculum(
-        solutions=tuple(demonstration(problem) for problem in islice(everyday, solutions)),
+        solutions=tuple(demonstration(problem, rng) for problem in islice(everyday, solutions)),
         reflections=tuple(reflect(problem, rng) for problem in islice(large, reflections)),
         drills=tuple(islice(_drills(large, rng), drills)),
     )

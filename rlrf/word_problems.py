@@ -1,8 +1,11 @@
 """Seeded word problems of one to three steps with worked solutions: the task that the shipped tiny policy learns.
 
-A quarter of the addition and subtraction facts is hidden: demonstrations use the known facts only, prompts use all of
-them. That gap is what the wheel has to close. Each question text belongs to exactly one split (a hash of
-the text decides), so demonstrations, prompts and held-out questions never share one, whatever their seeds.
+A quarter of the addition and subtraction facts are slippery: whoever wrote the demonstrations gets them wrong more often
+than right, always by the same typical slip. A policy that imitates them does too, and greedily always; that gap is what
+the wheel has to close, with a judge that checks the arithmetic.
+
+Each question text belongs to exactly one split (a hash of the text decides), so demonstrations, prompts and held-out
+questions never share one, whatever their seeds.
 """
 
 from __future__ import annotations
@@ -34,6 +37,10 @@ FACTOR = (2, 3)
 LARGE_SHARE = 0.4
 """What a problem draws its numbers from: inclusive ranges."""
 
+SLIPS = (-10, -2, -1, 1, 2, 10)
+SLIP_SHARE = 0.6
+"""How far slips are off, and how often a demonstration makes one where a fact is slippery."""
+
 HIGHEST_TOTAL, HIGHEST_LARGE_TOTAL = 40, 99
 """The bound on right results, without and with large numbers."""
 
@@ -54,12 +61,16 @@ class Fact:
         return self.left - self.right if self.operator == "-" else self.left * self.right
 
     @property
-    def known(self) -> bool:
-        """Whether demonstrations may use it: all products, and the three quarters of the rest that a hash picks."""
+    def slip(self) -> int | None:
+        """The wrong value that demonstrations mostly give, or None for a fact that they always get right.
+
+        Products have none; a hash picks a quarter of the rest and how far each is off.
+        """
         if self.operator == "*":
-            return True
-        left, right = sorted((self.left, self.right)) if self.operator == "+" else (self.left, self.right)
-        return _hash(f"{left} {self.operator} {right}") % 4 != 0
+            return None
+        drawn = _hash(f"{self.left} {self.operator} {self.right}")
+        value = self.result + SLIPS[drawn // 4 % len(SLIPS)]
+        return value if drawn % 4 == 0 and value > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +105,16 @@ def render_solution(steps: Iterable[tuple[Fact, int]]) -> str:
 
 
 def word_problems(
-    split: Split, *, seed: int, known_only: bool = False, large_numbers: bool = False
+    split: Split, *, seed: int, sure_only: bool = False, large_numbers: bool = False
 ) -> Iterator[WordProblem]:
     """Endless problems of one split, no question twice; the same arguments give the same problems.
 
-    With `large_numbers` there are so many facts that a small policy can't learn them by heart.
+    With `sure_only` none has a slippery fact. With `large_numbers` there are so many facts that a small policy can't learn them by heart.
     """
-    rng = random.Random(f"word problems/{split}/{seed}/{known_only}/{large_numbers}")
+    rng = random.Random(f"word problems/{split}/{seed}/{sure_only}/{large_numbers}")
     seen: set[str] = set()
     while True:
-        facts = _draw_facts(rng, known_only, large_numbers)
+        facts = _draw_facts(rng, sure_only, large_numbers)
         problem = WordProblem(_draw_wording(rng, facts), facts)
         if problem.split == split and problem.question not in seen:
             seen.add(problem.question)
@@ -111,7 +122,7 @@ def word_problems(
 
 
 def corrupt(problem: WordProblem, rng: random.Random) -> str:
-    """A wrong solution to a problem of known facts, itself without hidden facts.
+    """A wrong solution to a problem without slippery facts, itself without them.
 
     The step with the largest change claims a wrong result four times in five, each other step two times in five, and
     later steps carry the wrong number on, as a policy does.
@@ -121,13 +132,18 @@ def corrupt(problem: WordProblem, rng: random.Random) -> str:
         wrong = [rng.random() < (0.8 if i == hardest else 0.4) for i in range(len(problem.facts))]
         errors = [rng.choice((1, 2, 3, 4, 5, 10)) * rng.choice((1, -1)) * is_wrong for is_wrong in wrong]
         steps = _carry_on(problem.facts, errors)
-        if any(errors) and all(0 <= claim <= LARGEST and fact.result >= 0 and fact.known for fact, claim in steps):
+        if any(errors) and all(0 <= claim <= LARGEST and fact.result >= 0 and fact.slip is None for fact, claim in steps):
             return render_solution(steps)
 
 
-def demonstration(problem: WordProblem) -> tuple[Message, ...]:
-    """The chat that shows one problem and its worked solution."""
-    return (*as_prompt(problem), {"role": "assistant", "content": problem.solution})
+def demonstration(problem: WordProblem, rng: random.Random) -> tuple[Message, ...]:
+    """The chat that shows one problem as the demonstrators work it, slips included."""
+    steps: list[tuple[Fact, int]] = []
+    for fact in problem.facts:
+        carried = replace(fact, left=steps[-1][1]) if steps else fact
+        slips = carried.slip is not None and rng.random() < SLIP_SHARE
+        steps.append((carried, carried.slip if slips and carried.slip is not None else carried.result))
+    return (*as_prompt(problem), {"role": "assistant", "content": render_solution(steps)})
 
 
 def as_prompt(problem: WordProblem) -> tuple[Message, ...]:
@@ -145,7 +161,7 @@ def write_demonstrations(path: Path, chats: Iterable[tuple[Message, ...]]) -> No
     _write_lines(path, ({"messages": list(chat)} for chat in chats))
 
 
-def _draw_facts(rng: random.Random, known_only: bool, large_numbers: bool) -> tuple[Fact, ...]:
+def _draw_facts(rng: random.Random, sure_only: bool, large_numbers: bool) -> tuple[Fact, ...]:
     count = rng.randint(1, 3)
     highest = HIGHEST_LARGE_TOTAL if large_numbers else HIGHEST_TOTAL
     while True:
@@ -154,7 +170,8 @@ def _draw_facts(rng: random.Random, known_only: bool, large_numbers: bool) -> tu
         for _ in range(count):
             facts.append(_draw_fact(rng, total, large_numbers))
             total = facts[-1].result
-        if all(1 <= fact.result <= highest and (fact.known or not known_only) for fact in facts):
+        usable = all(1 <= fact.result <= highest and (fact.slip is None or not sure_only) for fact in facts)
+        if usable and len(set(facts)) == count:
             return tuple(facts)
 
 

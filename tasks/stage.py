@@ -76,7 +76,7 @@ def stage(
             run: Run = arguments["run"]
             return f"rlrf/{run.store_id}/{name}/{key_of(**arguments).key}"
 
-        return task(  # type: ignore[return-value]
+        return task(
             name=name, cache_key_fn=cache_key, persist_result=True, result_serializer="json", viz_return_value=None
         )(work)
 
