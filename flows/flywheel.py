@@ -5,7 +5,7 @@ from uuid import uuid4
 from prefect import flow
 
 from flows.iteration import iteration
-from flows.preflight import preflight
+from flows.preflight import check_corpus, preflight
 from rlrf.config import RunConfig
 from rlrf.errors import StoppedError
 from rlrf.handles import Corpus, Evaluation, Outcome, Policy, Run
@@ -23,6 +23,7 @@ def flywheel(config: RunConfig, run_id: str | None = None) -> str:
     run = begin_run(preflight(config), run_id or str(uuid4()))
     try:
         corpus = ingest(run)
+        check_corpus(config, corpus)
         turn(run, corpus, first_policy(run))
     except StoppedError as stop:
         finish_run(run, "stopped", str(stop))

@@ -5,6 +5,7 @@ from rlrf.backends.weights import resolve_model
 from rlrf.bootstrapping import write_bootstrap_files
 from rlrf.config import RunConfig
 from rlrf.errors import ConfigError
+from rlrf.handles import Corpus
 from rlrf.ingesting import source_digests
 from storage.store import open_store
 
@@ -22,6 +23,22 @@ def preflight(config: RunConfig) -> RunConfig:
         _check_model(config, config.policy.model)
     _check_judge(config)
     return config
+
+
+def check_corpus(config: RunConfig, corpus: Corpus) -> None:
+    """Check that every iteration finds prompts and evaluation finds questions, before any model is loaded.
+
+    Raises ConfigError with the numbers and the remedy.
+    """
+    if not corpus.held_out.rows:
+        raise ConfigError("prompts.held_out: no prompt is held out; raise `fraction` or give `sources`")
+    settings, there = config.prompts, corpus.prompts.rows
+    taken = (config.iterations - 1) * (settings.per_iteration or there)
+    if not settings.reuse and taken >= there:
+        raise ConfigError(
+            f"prompts.per_iteration = {settings.per_iteration!r}: {config.iterations} iterations of fresh prompts leave "
+            f"none for the last, there are {there:,}; lower it, add prompts, set prompts.reuse, or lower iterations"
+        )
 
 
 def _check_model(config: RunConfig, model: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -45,13 +46,13 @@ def _write_all(folder: Path, settings: Bootstrap) -> None:
     counts: dict[Split, int] = {"prompts": settings.prompts, "held_out": settings.held_out}
     for split, count in counts.items():
         problems = islice(word_problems(split, seed=settings.seed), count)
-        _whole(folder / f"{split}.jsonl", lambda path, problems=problems: write_prompts(path, problems))
+        _whole(folder / f"{split}.jsonl", partial(write_prompts, problems=problems))
     chats = build_curriculum(seed=settings.seed).demonstrations
     _whole(folder / "demonstrations.jsonl", lambda path: write_demonstrations(path, chats))
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
     """A file is there whole or not at all, whenever this process is killed."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    os.replace(partial, path)
+    unfinished = path.with_name(path.name + ".partial")
+    write(unfinished)
+    os.replace(unfinished, path)

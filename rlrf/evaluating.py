@@ -19,7 +19,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     share, z2 = successes / trials, Z95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = min(centre - half, share), max(centre + half, share)  # rounding can miss the share at 0 and 1
+    return max(0.0, low), min(1.0, high)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

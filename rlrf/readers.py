@@ -48,7 +48,7 @@ def read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             place = f"{path}, line {number}"
-            line = _decode(raw, offset, number, path)
+            line = _decode(raw, offset, number, path).rstrip("\r\n")
             offset += len(raw)
             if not line.strip():
                 blank += 1

@@ -126,7 +126,8 @@ def refine_key(config: RunConfig, policy: Policy, feedback: Handle, refinements:
 
 def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...]) -> Key:
     """The ratings and the rule."""
-    return make_key("select_pairs", judged=[part.digest for part in judged], k=config.pairs.k, seed=config.seed)
+    rule = config.pairs.model_dump(mode="json")
+    return make_key("select_pairs", judged=[part.digest for part in judged], seed=config.seed, **rule)
 
 
 def train_policy_key(config: RunConfig, base: Policy, data_digest: str, **overrides: Any) -> Key:

@@ -109,7 +109,8 @@ def word_problems(
 ) -> Iterator[WordProblem]:
     """Endless problems of one split, no question twice; the same arguments give the same problems.
 
-    With `sure_only` none has a slippery fact. With `large_numbers` there are so many facts that a small policy can't learn them by heart.
+    With `sure_only` none has a slippery fact. With
+    `large_numbers` there are so many facts that a small policy can't learn them by heart.
     """
     rng = random.Random(f"word problems/{split}/{seed}/{sure_only}/{large_numbers}")
     seen: set[str] = set()
@@ -132,7 +133,9 @@ def corrupt(problem: WordProblem, rng: random.Random) -> str:
         wrong = [rng.random() < (0.8 if i == hardest else 0.4) for i in range(len(problem.facts))]
         errors = [rng.choice((1, 2, 3, 4, 5, 10)) * rng.choice((1, -1)) * is_wrong for is_wrong in wrong]
         steps = _carry_on(problem.facts, errors)
-        if any(errors) and all(0 <= claim <= LARGEST and fact.result >= 0 and fact.slip is None for fact, claim in steps):
+        if any(errors) and all(
+            0 <= claim <= LARGEST and fact.result >= 0 and fact.slip is None for fact, claim in steps
+        ):
             return render_solution(steps)
 
 

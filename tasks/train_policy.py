@@ -53,7 +53,7 @@ def _work_folder(stage: Stage) -> Path:
 def _spec(stage: Stage, base: Policy, data: Path) -> TrainSpec:
     values = stage.config.train.model_dump()
     output = stage.config.home / "models" / f"{stage.config.name}-{stage.key[:8]}"
-    return TrainSpec(model=Path(base.folder), data=data, output=output, seed=stage.config.seed, **values)
+    return TrainSpec(model=Path(base.folder), data=data, output=output, seed=stage.config.seed, log_every=1, **values)
 
 
 def _train(

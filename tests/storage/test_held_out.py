@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,12 +29,13 @@ def test_a_row_that_names_a_prompt_of_the_other_side_is_refused(store: Store, sc
     here, there = sides(store, scope)
     rows.add_prompts(there, [prompt("theirs")])
     rows.add_prompts(here, [prompt("ours")])
-    for write in (
+    writes: list[Callable[[], int]] = [
         lambda: rows.add_prompts(here, [prompt("new"), prompt("theirs")]),
         lambda: respond(here, "theirs", [completion("x")]),
         lambda: respond(here, "theirs", [failure("x")]),
         lambda: rows.add_external(here, [external("ours"), external("theirs")]),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(StoreError, match=f"{uid('theirs')}.*keep training and held-out files apart"):
             write()
     counts = {name: here.value(f"SELECT count(*) FROM {name}") for name in ("prompts", "responses", "failures")}
@@ -92,17 +93,13 @@ def functions_that_name_held_out() -> Iterator[tuple[str, str]]:
         docstrings = {
             ast.get_docstring(node, clean=False)
             for node in ast.walk(tree)
-            if hasattr(node, "body") and _documented(node)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
         }
         for top in tree.body:
             for node in ast.walk(top):
                 text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
                 if text not in docstrings and ("held_out." in text or text == "held_out"):
                     yield path.stem, getattr(top, "name", "")
-
-
-def _documented(node: ast.AST) -> bool:
-    return isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
 
 
 def test_only_the_guard_and_two_counts_name_the_held_out_schema() -> None:

@@ -158,7 +158,7 @@ def test_two_rollbacks_in_a_row_go_two_champions_back(store: Store) -> None:
 def test_a_stage_decides_once_and_people_as_often_as_they_like(store: Store) -> None:
     decide_all(store, ("start", A, A))
     for champion in (B, C):
-        evidence = {
+        evidence: dict[str, float | str] = {
             "stage_key": uid("decide"),
             "gain": 0.1,
             "low": 0.02,

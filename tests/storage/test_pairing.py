@@ -184,7 +184,12 @@ def test_another_judge_and_other_sets_have_no_say(store: Store) -> None:
     respond(store, "p", [completion("outside")])
     judge(store, judgement("outside", -1, -1))
     judge(store, judgement("good", -1, -1), judgement("bad", 1, 1), judge_key=uid("another judge"))
+    judge(store, judgement("unjudged", 1, 1), judge_key=uid("another judge"))
     assert select(store, "pairs", keys, 3, 0) == ({uid("p"): [(uid("good"), uid("bad"))]}, {})
+    other = {"q": [Answer("right", "right"), Answer("mute", "mute", None)]}
+    keys = write(store, "another set", other)
+    judge(store, judgement("mute", -1, -1), judge_key=uid("another judge"))
+    assert select(store, "more pairs", keys, 3, 0) == ({}, {uid("q"): "no_negative"})
 
 
 def test_a_text_that_is_both_explored_and_refined_counts_once_as_explored(store: Store) -> None:

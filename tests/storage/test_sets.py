@@ -16,7 +16,7 @@ def digest_of_one(store: Store, **changed: str | int) -> dict[str, str]:
     value = {"reference": "4", "text": "2 + 2 = 4", "critique": "right", "rating": 1, "finish": "stop"} | changed
     rows.add_prompts(store, [prompt("p", str(value["reference"]))])
     respond(store, "p", [completion("x", str(value["text"]), str(value["finish"]))])
-    judge(store, judgement("x", int(value["rating"]), 0, critique=str(value["critique"])))
+    judge(store, judgement("x", int(str(value["rating"])), 0, critique=str(value["critique"])))
     responses = members(store, "responses", ["x"])
     return {
         "prompts": sets.digest(store, "prompts", members(store, "prompts", ["p"])),
