@@ -10,7 +10,7 @@ from flows import tables
 from flows.flywheel import flywheel
 from flows.preflight import preflight
 from flows.reporting import write_report
-from rlrf.config import load_config
+from rlrf.config import Endpoint, load_config
 from rlrf.handles import Run
 from storage import ledger, reading
 from storage.store import open_store
@@ -20,9 +20,10 @@ def run_flywheel(config_path: Path, out: Console) -> None:
     """Check, run, report. Raises RlrfError for what can be explained."""
     config = preflight(load_config(config_path))
     store, run_id, started = open_store(config.store_path), str(uuid4()), monotonic()
-    killed = reading.unfinished_run(store, config.name)
-    if killed:
-        said = "did not end by itself: going on from its rows; only the batch under way is repeated."
+    for killed in ledger.mark_killed(store, config.name):
+        engine = config.engine
+        batch = engine.concurrency if isinstance(engine, Endpoint) else engine.batch_size
+        said = f"was killed: its rows are kept; what was under way, at most {batch:,} responses, is repeated"
         out.print(f"Run {killed[:8]} {said}", soft_wrap=True)
     out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False, soft_wrap=True)
     flywheel(config, run_id)

@@ -29,11 +29,9 @@ TIMES = ("Then", "Later", "Today", "Afterwards", "Now", "Next", "Soon", "Once", 
 CLAUSES = {
     "+": (
         "{name} buys {number} more.",
-        "{other} gives {name} {number}.",
         "{name} finds {number} new {things}.",
         "{number} {things} arrive.",
         "{name} wins {number}.",
-        "{name} gets {number} from {other}.",
         "{other} adds {number}.",
         "{name} collects another {number}.",
     ),

@@ -31,8 +31,8 @@ SPLIT_SHARES: dict[Split, int] = {"demonstrations": 4, "prompts": 4, "held_out":
 """How many tenths of all question texts belong to each split."""
 
 
-START, LARGE_START = (3, 25), (3, 90)
-CHANGE, LARGE_CHANGE = (2, 9), (2, 80)
+START, LARGE_START = (3, 20), (3, 90)
+CHANGE, LARGE_CHANGE = (2, 7), (2, 80)
 FACTOR = (2, 3)
 LARGE_SHARE = 0.4
 """What a problem draws its numbers from: inclusive ranges."""
@@ -41,7 +41,7 @@ SLIPS = (-10, -2, -1, 1, 2, 10)
 SLIP_SHARE = 0.6
 """How far slips are off, and how often a demonstration makes one where a fact is slippery."""
 
-HIGHEST_TOTAL, HIGHEST_LARGE_TOTAL = 40, 99
+HIGHEST_TOTAL, HIGHEST_LARGE_TOTAL = 30, 99
 """The bound on right results, without and with large numbers."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +25,30 @@ class Counts:
 
 
 def start_run(store: Store, run_id: str, name: str, config: str) -> None:
-    """Record a run with its resolved configuration."""
+    """Record a run with its resolved configuration, as one of this process."""
+    row = {"run_id": run_id, "name": name, "config": config, "status": "running"}
+    row |= {"host": socket.gethostname(), "pid": os.getpid()}
     with store.connect() as connection:
-        insert(connection, "runs", [{"run_id": run_id, "name": name, "config": config, "status": "running"}])
+        insert(connection, "runs", [row])
+
+
+def mark_killed(store: Store, name: str) -> list[str]:
+    """Give the runs of this name on this host whose process is gone the status they deserve; returns their ids."""
+    sql = "SELECT run_id, pid FROM runs WHERE name = ? AND status = 'running' AND host = ? ORDER BY started_at"
+    dead = [row["run_id"] for row in store.query(sql, [name, socket.gethostname()]) if not _alive(row["pid"])]
+    for run_id in dead:
+        end_run(store, run_id, "killed", "its process ended without a word")
+    return dead
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def end_run(store: Store, run_id: str, status: str, reason: str | None = None) -> None:

@@ -43,13 +43,6 @@ def latest_run(store: Store, name: str | None = None) -> str | None:
     return found
 
 
-def unfinished_run(store: Store, name: str) -> str | None:
-    """The id of the newest run of this name, if it neither completed nor stopped nor failed: it was killed."""
-    sql = "SELECT run_id, status FROM runs WHERE name = ? ORDER BY started_at DESC LIMIT 1"
-    rows = store.query(sql, [name])
-    return rows[0]["run_id"] if rows and rows[0]["status"] == "running" else None
-
-
 def produced(store: Store, run_id: str) -> dict[str, int]:
     """What one run added: responses (held-out answers included), their tokens, judgements, trainings."""
     both = "(FROM {0} UNION ALL FROM held_out.{0})"

@@ -28,11 +28,11 @@ TOKENIZER_CHATS = 2000
 BATCH_TOKENS = 1024
 LENGTH_POOL = 1024
 
-DRILL_SHARE = 0.18
+DRILL_SHARE = 0.15
 """Share of all steps, the first ones, that only drill recall."""
 QUESTION_LOSS_SHARE = 0.3
 """Share of all steps, the first ones, that also learn to predict questions and feedback."""
-REFLECTION_SHARE = 0.4
+REFLECTION_SHARE = 0.3
 """Share of the batches after the drills that rewrite drafts."""
 
 MATRIX_RATE, OTHER_RATE = 0.02, 3e-3

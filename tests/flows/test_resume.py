@@ -103,7 +103,7 @@ def test_the_status_shows_a_run_that_did_not_end(killed: Killed) -> None:
 def test_the_next_run_says_what_it_keeps(killed: Killed) -> None:
     said = killed.resumed.said
     kept = len(killed.rows)
-    assert "did not end by itself" in said.out
+    assert "was killed: its rows are kept" in said.out
     assert f"{kept} of {PLANNED} responses kept, {PLANNED - kept} to do" in said.err
     assert killed.resumed.made("responses") == PLANNED + 10 - kept
 

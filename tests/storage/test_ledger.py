@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -28,14 +29,20 @@ def test_a_receipt_comes_back_as_the_handle_and_is_written_once(store: Store) ->
 
 def test_runs_tell_how_they_ended_and_which_was_killed(store: Store) -> None:
     assert reading.latest_run(store) is None
-    assert reading.unfinished_run(store, "demo") is None
     for name in ("first", "second"):
         ledger.start_run(store, uid(name), "demo", '{"seed": 1}')
     ledger.start_run(store, uid("other"), "other", "{}")
     assert reading.latest_run(store) == uid("other")
-    assert reading.latest_run(store, "demo") == reading.unfinished_run(store, "demo") == uid("second")
+    assert reading.latest_run(store, "demo") == uid("second")
     ledger.end_run(store, uid("second"), "stopped", "nothing to learn from")
-    assert reading.unfinished_run(store, "demo") is None
+    assert ledger.mark_killed(store, "demo") == [], "its process is this one, which lives"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with store.connect() as connection:
+        connection.execute("UPDATE runs SET pid = ? WHERE name = 'demo'", [gone.pid])
+    assert ledger.mark_killed(store, "demo") == [uid("first")], "the other one ended by itself"
+    assert ledger.mark_killed(store, "demo") == []
+    assert reading.runs(store)[2]["status"] == "killed"
     newest = reading.runs(store)[1]
     assert (newest["status"], newest["reason"]) == ("stopped", "nothing to learn from")
     assert newest["ended_at"] >= newest["started_at"]
