@@ -13,7 +13,7 @@ from rlrf.config import Bootstrap, RunConfig
 from rlrf.curriculum import build_curriculum
 from rlrf.word_problems import Split, word_problems, write_demonstrations, write_prompts
 
-VERSION = 2
+VERSION = 3
 """Rises with every change that gives other files for the same settings."""
 
 

@@ -30,7 +30,7 @@ class Bootstrap(Section):
     """Make a tiny policy and its word problems here, where no model can be downloaded (files go to `home`/bootstrap)."""
 
     seed: int = 0
-    prompts: int = Field(6000, ge=1, description="Word problems for the wheel to learn from and be held to")
+    prompts: int = Field(3000, ge=1, description="Word problems for the wheel to learn from and be held to")
     held_out: int = Field(1000, ge=1, description="Further word problems, held out for evaluation")
     steps: int = Field(1400, ge=1, description="Optimiser steps of its first training; fewer for a quick look")
 

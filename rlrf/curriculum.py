@@ -1,8 +1,9 @@
 """What the tiny policy is taught before the wheel turns: worked solutions, rewriting from feedback, and recall drills.
 
-The worked solutions have the demonstrators' slips; rewrites and drills never touch a slippery fact, so nothing in it
-corrects a slip. The drills have the policy find, among corrections it was given, the one it needs; a short burst of them
-first is what makes it follow feedback later, even where feedback and its own memory disagree.
+The demonstrators slip when they work alone and mend a slip when feedback names it, so a policy that imitates them answers
+better after feedback than before; distilling that into direct answers is the wheel's work. Half of the rewrites are of
+problems with numbers too large to learn by heart, where only the feedback knows. The drills have the policy find, among
+corrections it was given, the one it needs; a short burst of them first is what makes it follow feedback later.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import islice
 from rlrf.judges.math import MathJudge
 from rlrf.records import Case, Message
 from rlrf.reflection import refine_messages
-from rlrf.word_problems import Fact, WordProblem, as_prompt, corrupt, demonstration, word_problems
+from rlrf.word_problems import Fact, WordProblem, as_prompt, demonstration, word_problems, wrong_draft
 
 Chat = tuple[Message, ...]
 
@@ -43,14 +44,14 @@ def build_curriculum(*, seed: int, drills: int = 4000, solutions: int = 12000, r
     rng = random.Random(f"curriculum/{seed}")
     return Curriculum(
         solutions=tuple(demonstration(problem, rng) for problem in islice(everyday, solutions)),
-        reflections=tuple(reflect(problem, rng) for problem in islice(large, reflections)),
+        reflections=tuple(reflect(next((large, everyday)[i % 2]), rng) for i in range(reflections)),
         drills=tuple(islice(_drills(large, rng), drills)),
     )
 
 
 def reflect(problem: WordProblem, rng: random.Random) -> Chat:
     """The chat in which a wrong draft gets the math judge's feedback and is rewritten rightly."""
-    draft = corrupt(problem, rng)
+    draft = wrong_draft(problem, rng)
     case = Case("draft", as_prompt(problem), problem.answer, draft)
     asked = refine_messages(as_prompt(problem), draft, MathJudge().judge_one(case).ratings)
     return (*asked, {"role": "assistant", "content": problem.solution})

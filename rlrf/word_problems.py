@@ -1,6 +1,6 @@
 """Seeded word problems of one to three steps with worked solutions: the task that the shipped tiny policy learns.
 
-A quarter of the addition and subtraction facts are slippery: whoever wrote the demonstrations gets them wrong more often
+A third of the addition and subtraction facts are slippery: whoever wrote the demonstrations gets them wrong more often
 than right, always by the same typical slip. A policy that imitates them does too, and greedily always; that gap is what
 the wheel has to close, with a judge that checks the arithmetic.
 
@@ -38,7 +38,7 @@ LARGE_SHARE = 0.4
 """What a problem draws its numbers from: inclusive ranges."""
 
 SLIPS = (-10, -2, -1, 1, 2, 10)
-SLIP_SHARE = 0.6
+SLIP_SHARE = 0.65
 """How far slips are off, and how often a demonstration makes one where a fact is slippery."""
 
 HIGHEST_TOTAL, HIGHEST_LARGE_TOTAL = 30, 99
@@ -64,13 +64,13 @@ class Fact:
     def slip(self) -> int | None:
         """The wrong value that demonstrations mostly give, or None for a fact that they always get right.
 
-        Products have none; a hash picks a quarter of the rest and how far each is off.
+        Products have none; a hash picks a third of the rest and how far each is off.
         """
         if self.operator == "*":
             return None
         drawn = _hash(f"{self.left} {self.operator} {self.right}")
-        value = self.result + SLIPS[drawn // 4 % len(SLIPS)]
-        return value if drawn % 4 == 0 and value > 0 else None
+        value = self.result + SLIPS[drawn // 3 % len(SLIPS)]
+        return value if drawn % 3 == 0 and value > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,15 @@ def word_problems(
         if problem.split == split and problem.question not in seen:
             seen.add(problem.question)
             yield problem
+
+
+def wrong_draft(problem: WordProblem, rng: random.Random) -> str:
+    """A wrong solution: with slips as the demonstrators make them where a fact is slippery, with any errors elsewhere."""
+    if all(fact.slip is None for fact in problem.facts):
+        return corrupt(problem, rng)
+    while (draft := demonstration(problem, rng)[-1]["content"]) == problem.solution:
+        pass
+    return draft
 
 
 def corrupt(problem: WordProblem, rng: random.Random) -> str:

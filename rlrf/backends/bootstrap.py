@@ -22,7 +22,7 @@ from rlrf.word_problems import LARGEST
 STEPS = 1400
 """Optimiser steps of a full bootstrap; a quick one, for tests, takes a few."""
 
-CONTEXT = 512
+CONTEXT = 1024
 VOCABULARY = 1024
 TOKENIZER_CHATS = 2000
 BATCH_TOKENS = 1024
@@ -32,7 +32,7 @@ DRILL_SHARE = 0.15
 """Share of all steps, the first ones, that only drill recall."""
 QUESTION_LOSS_SHARE = 0.3
 """Share of all steps, the first ones, that also learn to predict questions and feedback."""
-REFLECTION_SHARE = 0.3
+REFLECTION_SHARE = 0.35
 """Share of the batches after the drills that rewrite drafts."""
 
 MATRIX_RATE, OTHER_RATE = 0.02, 3e-3

@@ -6,19 +6,23 @@ from rlrf.curriculum import build_curriculum
 from rlrf.records import Message
 from rlrf.word_problems import Fact
 
-OPERATION = re.compile(r"(\d+) ([-+*]) (\d+) = ")
+CLAIM = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
 
 
 def text_of(chat: tuple[Message, ...]) -> str:
     return "\n".join(message["content"] for message in chat)
 
 
-def test_no_drill_or_rewrite_touches_a_slippery_fact() -> None:
+def stated(chats: tuple[tuple[Message, ...], ...]) -> list[tuple[Fact, int]]:
+    found = [claim for chat in chats for claim in CLAIM.findall(text_of(chat[-1:]))]
+    return [(Fact(int(left), operator, int(right)), int(value)) for left, operator, right, value in found]
+
+
+def test_drills_have_no_slippery_fact_and_rewrites_make_no_slip() -> None:
     curriculum = build_curriculum(seed=0, drills=200, solutions=300, reflections=300)
-    chats = curriculum.drills + curriculum.reflections
-    stated = [Fact(int(a), op, int(b)) for chat in chats for a, op, b in OPERATION.findall(text_of(chat))]
-    assert len(stated) > 2000
-    assert all(fact.slip is None for fact in stated)
+    assert all(fact.slip is None and fact.result == value for fact, value in stated(curriculum.drills))
+    assert all(fact.result == value for fact, value in stated(curriculum.reflections))
+    assert any(fact.slip == value for fact, value in stated(curriculum.solutions))
 
 
 def test_a_reflection_ends_in_the_solution_that_its_feedback_asks_for() -> None:

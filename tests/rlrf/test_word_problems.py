@@ -75,10 +75,10 @@ def facts_of(text: str) -> Iterator[Fact]:
         yield Fact(int(left), operator, int(right))  # type: ignore[arg-type]
 
 
-def test_about_a_quarter_of_sums_and_differences_is_slippery() -> None:
+def test_about_a_third_of_sums_and_differences_is_slippery() -> None:
     facts = {fact for problem in first(2000, "prompts", 0) for fact in problem.facts if fact.operator != "*"}
     slippery = [fact for fact in facts if fact.slip is not None]
-    assert 0.15 < len(slippery) / len(facts) < 0.3
+    assert 0.2 < len(slippery) / len(facts) < 0.4
     assert all(fact.slip != fact.result for fact in slippery)
 
 
@@ -90,7 +90,7 @@ def test_demonstrations_make_a_slippery_fact_wrong_more_often_than_right() -> No
             fact = Fact(int(left), operator, int(change))  # type: ignore[arg-type]
             assert int(claim) in {fact.result, fact.slip}
             made, right = made + (fact.slip is not None), right + (fact.slip is not None and int(claim) == fact.result)
-    assert 0.35 < right / made < 0.45
+    assert 0.3 < right / made < 0.4
 
 
 @given(seeds, seeds)
