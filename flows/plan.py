@@ -17,6 +17,7 @@ from rlrf.stages import Key
 from storage import corpora, ledger, planning, rows
 from storage.store import Store, open_store
 from tasks.refine import refinement_key
+from tasks.train_policy import control_key
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,18 @@ class Planner:
         self.config, self.store = config, store
         self.judge = judging.key_of(config.judge).key
         self.corpus: Corpus | None = None
+        self.base: Policy | None = None
         self.best: Evaluation | None = None
+        self.trained_steps = self.idle = 0
 
     def steps(self) -> Iterator[Step]:
         """Every stage in order; after an iteration's first unfinished one, only upper bounds are known."""
         yield from self.walk(self.start(), [])
         for number in range(1, self.config.iterations + 1):
-            yield from self.walk(self.iteration(number), self.bounds(number))
+            if self.idle < self.config.gate.patience:
+                yield from self.walk(self.iteration(number), self.bounds(number))
+        if self.config.evaluate.control:
+            yield from self.walk(self.control(), [])
 
     def walk(self, chain: Chain, bounds: list[Step]) -> Iterator[Step]:
         """The chain's steps up to the first unfinished one, then the bounds of what comes after it."""
@@ -78,10 +84,11 @@ class Planner:
         self.corpus = yield Step(0, "ingest", None, key=stages.ingest_key(self.config, source_digests(self.config)))
         if self.config.policy.bootstrap is not None:
             digest = file_digest(demonstrations_path(self.config))
-            base = yield Step(0, "bootstrap", 1, key=stages.bootstrap_key(self.config, digest))
+            self.base = yield Step(0, "bootstrap", 1, key=stages.bootstrap_key(self.config, digest))
         else:
-            base = self.loaded_policy()
-        self.best = yield self.evaluation(0, base)
+            self.base = self.loaded_policy()
+        assert self.base is not None, "the walk ends at an unfinished bootstrap"
+        self.best = yield self.evaluation(0, self.base)
 
     def iteration(self, number: int) -> Chain:
         """The stages of one iteration, in the order of `flows/iteration.py`."""
@@ -104,7 +111,19 @@ class Planner:
         trained = yield Step(number, "train_policy", None, key=key)
         new = yield self.evaluation(number, trained.policy)
         decision = yield Step(number, "decide", 1, key=stages.decide_key(config, new, best))
+        self.trained_steps += trained.steps
+        self.idle = 0 if decision.verdict == "promote" else self.idle + 1
         self.best = new if decision.verdict == "promote" else best
+
+    def control(self) -> Chain:
+        """The control arm, whose length the iterations decide."""
+        if self.base is None or self.best is None:
+            yield Step(0, "train_control", None, why="at most; earlier stages decide")
+            return
+        trained = yield Step(
+            0, "train_control", self.trained_steps, key=control_key(self.config, self.base, self.trained_steps)
+        )
+        yield self.evaluation(0, trained.policy)
 
     def explore(self, number: int, corpus: Corpus, policy: Policy, prompts: Handle) -> Step:
         """Exactly which responses are there and which are missing."""
@@ -146,6 +165,7 @@ class Planner:
             "ingest": corpora.corpus,
             "bootstrap": ledger.made_policy,
             "train_policy": ledger.training,
+            "train_control": ledger.training,
             "evaluate": ledger.evaluation,
             "decide": ledger.decision,
         }

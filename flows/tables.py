@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -20,10 +21,10 @@ _LEVELS = {-1: "red", 0: "yellow", 1: "green"}
 def results_table(rows: Iterable[dict[str, Any]]) -> Table:
     """One column per arm and iteration: held-out accuracy and aspect means with intervals, pairs, shares, tokens, time."""
     rows = list(rows)
-    table = Table(title="Held-out results (95 % intervals)", title_justify="left")
-    table.add_column("")
+    table = Table(title="Held-out results (95 % intervals)", title_justify="left", box=SIMPLE)
+    table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_column(_text(arm_name(row)), justify="right")
+        table.add_column(_text(arm_name(row)), justify="right", no_wrap=True)
     for name, cell in result_cells(rows).items():
         table.add_row(*map(_text, [name, *cell]))
     return table
@@ -35,15 +36,15 @@ def result_cells(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     means = [{aspect["aspect"]: _mean(aspect) for aspect in row["aspects"]} for row in rows]
     return {
         "accuracy": [f"{row['accuracy']:.1%}" for row in rows],
-        "  interval": [f"{row['low']:.1%} .. {row['high']:.1%}" for row in rows],
+        "  interval": [f"{100 * row['low']:.1f} to {100 * row['high']:.1f}" for row in rows],
         "  questions": [f"{row['questions']:,}" for row in rows],
         **{name: [mean.get(name, "") for mean in means] for name in aspects},
-        "answer length, tokens": [f"{row['tokens_mean']:.1f}" for row in rows],
+        "answer tokens": [f"{row['tokens_mean']:.1f}" for row in rows],
         "pairs": [_count(row["pairs"]) for row in rows],
-        "prompts without a pair": [_count(row["prompts_dropped"]) for row in rows],
-        "chosen that are refinements": [_share(row["refinement_share"]) for row in rows],
+        "prompts dropped": [_count(row["prompts_dropped"]) for row in rows],
+        "chosen refined": [_share(row["refinement_share"]) for row in rows],
         "unrated": [_share(row["unrated_share"]) for row in rows],
-        "tokens generated": [_count(row["tokens"] or None) for row in rows],
+        "tokens": [_count(row["tokens"] or None) for row in rows],
         "seconds": [f"{row['seconds']:.0f}" for row in rows],
         "gate": [f"{row['verdict']} {100 * row['gain']:+.1f}" if row["verdict"] else "" for row in rows],
     }
@@ -69,7 +70,8 @@ def plan_table(steps: list[Step]) -> Group:
         table.add_row(*map(_text, [*cells, _count(step.tokens), step.why]))
     done = sum(step.why == "finished" for step in steps)
     kept, tokens = sum(step.kept for step in steps), sum(step.tokens for step in steps)
-    line = f"{done} of {len(steps)} stages finished, {kept:,} rows kept, at most about {tokens:,} tokens to generate"
+    to_do = f"at most about {tokens:,} tokens to generate" if tokens else "no tokens to generate"
+    line = f"{done} of {len(steps)} stages finished, {kept:,} rows kept, {to_do}"
     return Group(table, _text(line))
 
 

@@ -26,8 +26,8 @@ class Counts:
 
 def start_run(store: Store, run_id: str, name: str, config: str) -> None:
     """Record a run with its resolved configuration, as one of this process."""
-    row = {"run_id": run_id, "name": name, "config": config, "status": "running"}
-    row |= {"host": socket.gethostname(), "pid": os.getpid()}
+    process = {"host": socket.gethostname(), "pid": os.getpid()}
+    row = {"run_id": run_id, "name": name, "config": config, "status": "running", **process}
     with store.connect() as connection:
         insert(connection, "runs", [row])
 

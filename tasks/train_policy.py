@@ -9,6 +9,7 @@ from rlrf import stages
 from rlrf.backends.training import Progress, TrainSpec, train
 from rlrf.backends.weights import weights_digest
 from rlrf.bootstrapping import demonstrations_path
+from rlrf.config import RunConfig
 from rlrf.fingerprints import file_digest
 from rlrf.handles import Handle, Policy, Run, Trained
 from storage import exports, ledger
@@ -30,9 +31,14 @@ def train_policy(stage: Stage, run: Run, base: Policy, pairs: Handle, iteration:
     return _train(stage, base, spec, name, "trained", lineage, pairs.key)
 
 
+def control_key(config: RunConfig, base: Policy, steps: int) -> stages.Key:
+    """Identity of the control arm: the base, the demonstrations, and as many steps as the wheel took."""
+    data = file_digest(demonstrations_path(config))
+    return stages.train_policy_key(config, base, data, method="rs", epochs=None, max_steps=steps)
+
+
 def _control_key(run: Run, base: Policy, steps: int) -> stages.Key:
-    data = file_digest(demonstrations_path(run.config))
-    return stages.train_policy_key(run.config, base, data, method="rs", epochs=None, max_steps=steps)
+    return control_key(run.config, base, steps)
 
 
 @stage("train_control", _control_key, found=ledger.training)

@@ -129,5 +129,5 @@ def test_nothing_is_lost_and_nothing_differs(killed: Killed, unkilled: Ran) -> N
 def test_the_killed_run_is_not_called_completed(killed: Killed) -> None:
     last, first = reading.runs(killed.resumed.store)
     assert last["status"] == "stopped"
-    assert first["status"] == "running"
-    assert first["ended_at"] is None
+    assert first["status"] == "killed"
+    assert "without a word" in first["reason"]
