@@ -15,7 +15,7 @@ CREATE TABLE {schema}.responses (
     response_id UUID PRIMARY KEY, prompt_id UUID NOT NULL, parent_id UUID, gen_key UUID NOT NULL,
     policy_id UUID NOT NULL, position INTEGER NOT NULL, seed BIGINT, text VARCHAR NOT NULL,
     finish_reason VARCHAR NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
-    backend VARCHAR NOT NULL, run_id UUID, created_at TIMESTAMPTZ NOT NULL DEFAULT now());
+    backend VARCHAR NOT NULL, metadata JSON, run_id UUID, created_at TIMESTAMPTZ NOT NULL DEFAULT now());
 CREATE TABLE {schema}.failures (
     response_id UUID PRIMARY KEY, prompt_id UUID NOT NULL, parent_id UUID, gen_key UUID NOT NULL,
     reason VARCHAR NOT NULL, detail VARCHAR NOT NULL, backend VARCHAR NOT NULL, run_id UUID,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,7 @@ def _row(stage: Stage, one: ExternalResponse) -> dict[str, Any]:
         "text": one.text,
         "finish_reason": "stop",
         "backend": "external",
+        "metadata": json.dumps(one.metadata, ensure_ascii=False),
         "run_id": stage.run.run_id,
     }
 

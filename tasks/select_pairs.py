@@ -9,9 +9,9 @@ from storage import pairing, sets
 from tasks.stage import Stage, stage
 
 _WHY = {
-    "no_positive": "no response succeeds on every aspect",
-    "no_negative": "every rated response succeeds on every aspect",
-    "nothing_rated": "no response is rated and complete",
+    "no_positive": "without a positive response (at the top of every aspect)",
+    "no_negative": "without a negative response",
+    "nothing_rated": "without a rated, complete response",
 }
 
 
@@ -33,7 +33,7 @@ def select_pairs(stage: Stage, run: Run, prompts: Handle, judged: tuple[Handle, 
         k=rule.k,
         seed=stage.config.seed,
     )
-    said = ", ".join(f"{n:,} because {_WHY[reason]}" for reason, n in sorted(dropped.items())) or "none"
+    said = ", ".join(f"{n:,} {_WHY[reason]}" for reason, n in sorted(dropped.items())) or "none"
     stage.progress.begin(pairs, 0, "pairs")
     stage.progress.advance(pairs)
     stage.progress.say(f"prompts dropped: {said}")
@@ -43,7 +43,7 @@ def select_pairs(stage: Stage, run: Run, prompts: Handle, judged: tuple[Handle, 
 
 
 def _too_few(pairs: int, wanted: int, dropped: dict[str, int], prompts: int) -> str:
-    parts = [f"{n:,} because {_WHY[reason]}" for reason, n in sorted(dropped.items())]
+    parts = [f"{n:,} {_WHY[reason]}" for reason, n in sorted(dropped.items())]
     if not pairs and not dropped.get("no_negative"):
         head = (
             f"no prompt has a positive response: none of {prompts:,} prompts got a response at the top of every aspect"

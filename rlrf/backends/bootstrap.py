@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from rlrf.backends.tiny_tokenizer import END, train_tokenizer
 from rlrf.curriculum import Chat, Curriculum
@@ -194,6 +195,7 @@ def _save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerF
     """Write a sibling folder, make it durable, then rename it into place."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         scratch.chmod(0o755)

@@ -82,3 +82,27 @@ def test_external_responses_join_our_own(prefect_server: str, model: Path, tmp_p
     assert ran.said.code == 3, ran.said.err
     assert ran.store.value("SELECT count(*) FROM responses WHERE backend = 'scripted'") == builders.PROMPTS
     assert ran.made("judgements") == builders.PROMPTS + 16
+
+
+def test_the_verdicts_on_real_solutions_are_the_authors(prefect_server: str, model: Path, tmp_path: Path) -> None:
+    solutions = Path(__file__).parents[1] / "data" / "gsm8k_solutions.jsonl"
+    columns = {"prompt": "question", "response": "solution", "reference": "ground_truth", "policy": "model"}
+    source = {"name": "gsm8k", "path": str(solutions), "columns": columns | {"metadata": ["is_correct"]}}
+    ran = builders.run(
+        builders.write_config(
+            tmp_path,
+            model,
+            "right",
+            external=[source],
+            explore__n=0,
+            refine__m=0,
+            pairs__min_pairs=NEVER,
+            prompts__per_iteration=None,
+        )
+    )
+    assert ran.said.code == 3, ran.said.err
+    verdicts = ran.store.query("""SELECT (r.metadata ->> 'is_correct')::BOOLEAN AS correct, t.rating
+        FROM responses r JOIN ratings t USING (response_id) WHERE r.backend = 'external' AND t.aspect = 'answer'""")
+    assert len(verdicts) == len(solutions.read_text(encoding="utf-8").splitlines())
+    assert [row for row in verdicts if row["correct"] != (row["rating"] == 1)] == []
+    assert {row["correct"] for row in verdicts} == {True, False}

@@ -39,7 +39,7 @@ class TestStops:
 
     def test_no_negative_response(self, model: Path, tmp_path: Path) -> None:
         ran = builders.run(builders.write_config(tmp_path, model, "right"))
-        stopped(ran, "0 pairs from 10 prompts", "10 because every rated response succeeds on every aspect")
+        stopped(ran, "0 pairs from 10 prompts", "10 without a negative response")
 
     def test_too_few_pairs(self, paired: Ran) -> None:
         stopped(paired, "pairs.min_pairs is 10,000", "Nothing was trained")
@@ -73,7 +73,7 @@ class TestStops:
 
     def test_cut_off_responses_are_no_reason_to_stop_but_enter_no_pair(self, model: Path, tmp_path: Path) -> None:
         ran = builders.run(builders.write_config(tmp_path, model, "right", explore__max_tokens=3, refine__m=0))
-        stopped(ran, "no response is rated and complete")
+        stopped(ran, "without a rated, complete response")
         assert ran.store.value("SELECT count(*) FROM judgements WHERE reason = 'truncated'") == 30
 
     def test_prompts_used_up(self, model: Path, tmp_path: Path) -> None:
