@@ -11,6 +11,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test check lint clean
 demo: $(VENV)/.installed
+	mkdir -p "$(PREFECT_HOME)"
 	$(BIN)/rlrf run $(CONFIG)
 
 test: $(VENV)/.installed

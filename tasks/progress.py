@@ -33,7 +33,8 @@ class StageProgress:
     failed: int = 0
     tokens: int = 0
     total: int = 0
-    started: float = field(default_factory=time.monotonic)
+    unit: str = "rows"
+    _clock: tuple[float, int] | None = None
     _bar: Progress | None = None
     _bar_id: TaskID | None = None
     _artifact: UUID | None = None
@@ -42,7 +43,7 @@ class StageProgress:
 
     def begin(self, total: int, kept: int, unit: str = "rows") -> None:
         """Say how many of the stage's rows are already there."""
-        self.total, self.kept, self.started = total, kept, time.monotonic()
+        self.total, self.kept, self.unit = total, kept, unit
         if 0 < kept < total:
             self.say(f"{kept:,} of {total:,} {unit} kept, {total - kept:,} to do")
         if console.is_terminal:
@@ -61,13 +62,13 @@ class StageProgress:
     def advance(self, produced: int, failed: int = 0, tokens: int = 0) -> None:
         """Count a micro-batch that is now durable."""
         self.produced, self.failed, self.tokens = self.produced + produced, self.failed + failed, self.tokens + tokens
-        done, rate = self.kept + self.produced + self.failed, f"{self._rate():,.0f} rows/s"
+        now, done, rate = time.monotonic(), self.kept + self.produced + self.failed, self._rate()
+        shown = f"{rate:,.1f} {self.unit}/s" if rate else ""
         if self._bar is not None and self._bar_id is not None:
-            self._bar.update(self._bar_id, completed=done, rate=rate)
-        elif time.monotonic() - self._logged > LOG_SECONDS:
-            self._logged = time.monotonic()
-            left = (self.total - done) / max(self._rate(), 1e-9)
-            self.say(f"{done:,} of {self.total:,}, {rate}, {left:,.0f} s left")
+            self._bar.update(self._bar_id, completed=done, rate=shown)
+        elif rate and done < self.total and now - self._logged > LOG_SECONDS:
+            self._logged = now
+            self.say(f"{done:,} of {self.total:,}, {shown}, {(self.total - done) / rate:,.0f} s left")
         self._push(100.0 * done / max(self.total, 1))
 
     def end(self) -> None:
@@ -87,7 +88,12 @@ class StageProgress:
         return Counts(self.kept, self.produced, self.failed, self.tokens)
 
     def _rate(self) -> float:
-        return (self.produced + self.failed) / max(time.monotonic() - self.started, 1e-9)
+        """Done per second since the first batch, which opened the model; 0 as long as that is all there is."""
+        done = self.produced + self.failed
+        if self._clock is None:
+            self._clock = (time.monotonic(), done)
+        started, before = self._clock
+        return (done - before) / max(time.monotonic() - started, 1e-9)
 
     def _push(self, percent: float) -> None:
         if TaskRunContext.get() is None or time.monotonic() - self._pushed < ARTIFACT_SECONDS:
