@@ -10,6 +10,7 @@ from flows import tables
 from flows.flywheel import flywheel
 from flows.preflight import preflight
 from flows.reporting import write_report
+from flows.temporary_server import start_temporary_server
 from rlrf.config import Endpoint, load_config
 from rlrf.handles import Run
 from storage import ledger, reading
@@ -26,6 +27,7 @@ def run_flywheel(config_path: Path, out: Console) -> None:
         said = f"was killed: its rows are kept; what was under way, at most {batch:,} responses, is repeated"
         out.print(f"Run {killed[:8]} {said}", soft_wrap=True)
     out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False, soft_wrap=True)
+    start_temporary_server()
     flywheel(config, run_id)
     report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
     out.print(tables.results_table(reading.results(store, run_id)))
