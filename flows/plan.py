@@ -33,6 +33,9 @@ class Step:
     key: Key | None = None
 
 
+AT_MOST = "at most"
+"""Why a bound isn't a count: earlier stages, which haven't run, decide."""
+
 Chain = Generator[Step, Any, None]
 """Yields a stage with its key; is sent the stage's result, or closed where the stage isn't finished."""
 
@@ -56,7 +59,7 @@ class Planner:
 
     def steps(self) -> Iterator[Step]:
         """Every stage in order; after an iteration's first unfinished one, only upper bounds are known."""
-        yield from self.walk(self.start(), [])
+        yield from self.walk(self.start(), self.start_bounds())
         for number in range(1, self.config.iterations + 1):
             if self.idle < self.config.gate.patience:
                 yield from self.walk(self.iteration(number), self.bounds(number))
@@ -118,7 +121,7 @@ class Planner:
     def control(self) -> Chain:
         """The control arm, whose length the iterations decide."""
         if self.base is None or self.best is None:
-            yield Step(0, "train_control", None, why="at most; earlier stages decide")
+            yield Step(0, "train_control", None, why=AT_MOST)
             return
         trained = yield Step(
             0, "train_control", self.trained_steps, key=control_key(self.config, self.base, self.trained_steps)
@@ -180,6 +183,11 @@ class Planner:
         why = planning.why_missing(self.store, step.stage, step.key)
         return Step(step.iteration, step.stage, step.rows, step.kept, step.tokens, why, step.key)
 
+    def start_bounds(self) -> list[Step]:
+        """What comes before the first iteration, as long as it hasn't run."""
+        bootstrap = [Step(0, "bootstrap", 1, why=AT_MOST)] if self.config.policy.bootstrap is not None else []
+        return [Step(0, "ingest", None, why=AT_MOST), *bootstrap, Step(0, "evaluate", None, why=AT_MOST)]
+
     def bounds(self, number: int) -> list[Step]:
         """At most this much, as long as earlier stages haven't run."""
         config, prompts = self.config, self.config.prompts.per_iteration
@@ -191,5 +199,5 @@ class Planner:
             rows, tokens = None, 0
             if prompts and each.get(name):
                 rows, _, tokens = self.most(prompts * each[name], limits.get(name, 0))
-            steps.append(Step(number, name.split()[0], rows, 0, tokens, "at most; earlier stages decide"))
+            steps.append(Step(number, name.split()[0], rows, 0, tokens, AT_MOST))
         return steps

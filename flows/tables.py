@@ -61,9 +61,9 @@ def arm_name(row: dict[str, Any]) -> str:
 
 def plan_table(steps: list[Step]) -> Group:
     """Stages with rows kept and to do, and why; a closing line with the sums."""
-    table = Table(title="Plan", title_justify="left")
-    for name in ("iteration", "stage", "rows", "kept", "to do", "tokens to do", "why"):
-        table.add_column(name, justify="left" if name in {"stage", "why"} else "right")
+    table = Table(title="Plan", title_justify="left", box=SIMPLE)
+    for name in ("iteration", "stage", "rows", "kept", "to do", "tokens", "why"):
+        table.add_column(name, justify="left" if name in {"stage", "why"} else "right", no_wrap=name != "why")
     for step in steps:
         left = None if step.rows is None else step.rows - step.kept
         cells = [str(step.iteration or "-"), step.stage, _count(step.rows), _count(step.kept), _count(left)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlrf.fingerprints import content_id, response_seed
 from rlrf.records import Message, Prompt, Rating
-from rlrf.reflection import refine_messages
+from rlrf.reflection import refine_messages, render_feedback
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,18 @@ class Planned:
 
 def plan_responses(gen_key: str, prompts: Iterable[Prompt], n: int) -> list[Planned]:
     """n responses per prompt. Raising n keeps the first n: an id depends on the position, not on n."""
-    return [plan_one(gen_key, p.prompt_id, None, i, p.messages) for p in prompts for i in range(n)]
+    return [
+        Planned(
+            response_id=content_id("response", [gen_key, prompt.prompt_id, position]),
+            prompt_id=prompt.prompt_id,
+            parent_id=None,
+            position=position,
+            seed=response_seed(gen_key, prompt.prompt_id, None, position),
+            messages=prompt.messages,
+        )
+        for prompt in prompts
+        for position in range(n)
+    ]
 
 
 def plan_refinements(
@@ -36,15 +47,16 @@ def plan_refinements(
     ratings: Sequence[Rating],
     m: int,
 ) -> list[Planned]:
-    """m refinements of one promising response."""
-    chat = refine_messages(messages, draft, ratings)
-    return [plan_one(gen_key, prompt_id, parent_id, i, chat) for i in range(m)]
-
-
-def plan_one(
-    gen_key: str, prompt_id: str, parent_id: str | None, position: int, messages: tuple[Message, ...]
-) -> Planned:
-    """One response at one position."""
-    response_id = content_id("response", [gen_key, prompt_id, parent_id, position])
-    seed = response_seed(gen_key, prompt_id, parent_id, position)
-    return Planned(response_id, prompt_id, parent_id, position, seed, messages)
+    """m refinements of one promising response. The feedback is part of their ids: other feedback, other refinements."""
+    chat, feedback = refine_messages(messages, draft, ratings), content_id("feedback", render_feedback(ratings))
+    return [
+        Planned(
+            response_id=content_id("refinement", [gen_key, prompt_id, parent_id, feedback, position]),
+            prompt_id=prompt_id,
+            parent_id=parent_id,
+            position=position,
+            seed=response_seed(gen_key, prompt_id, parent_id, position),
+            messages=chat,
+        )
+        for position in range(m)
+    ]
