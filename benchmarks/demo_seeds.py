@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("config", nargs="?", default=TEMPLATE)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    print("| seed | base | control | iteration 1 | iteration 2 | best over base | best over control | seconds |")
+    print("| seed | base | control | iteration 1 | iteration 2 | last over base | last over control | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for seed in arguments.seeds:
         print(_row(Path(arguments.config), seed), flush=True)
@@ -40,9 +40,9 @@ def _row(template: Path, seed: int) -> str:
     store = open_store(config.store_path)
     rows = reading.results(store, str(reading.latest_run(store)))
     arms = {row["arm"] if row["arm"] != "policy" else f"iteration {row['iteration']}": row for row in rows}
-    best = max((arms[name] for name in arms if name.startswith("iteration")), key=lambda row: row["iteration"])
+    last = max((arms[name] for name in arms if name.startswith("iteration")), key=lambda row: row["iteration"])
     cells = [_accuracy(arms.get(name)) for name in ("base", "control", "iteration 1", "iteration 2")]
-    gains = [_gain(store, config.evaluate.aspect, best, arms[name]) for name in ("base", "control")]
+    gains = [_gain(store, config.evaluate.aspect, last, arms[name]) for name in ("base", "control")]
     return f"| {seed} | " + " | ".join([*cells, *gains, f"{seconds:.0f}"]) + " |"
 
 
