@@ -89,5 +89,6 @@ def pair_set(store: Store, prefix: str | None) -> str:
              ORDER BY created_at DESC LIMIT 1"""
     found = store.value(sql, {"prefix": prefix or ""})
     if found is None:
-        raise StoreError(f"no pair set {prefix!r} in {str(store.path)!r}; `rlrf status` lists what there is")
+        what = "no pair set yet" if prefix is None else f"no pair set {prefix!r}"
+        raise StoreError(f"{what} in {str(store.path)!r}; `rlrf status` says what there is")
     return str(found)

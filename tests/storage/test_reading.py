@@ -78,7 +78,7 @@ def test_responses_come_with_their_ratings_and_refinements_below_their_parents(s
 
 
 def test_pair_sets_are_found_by_the_start_of_their_key_or_the_newest(store: Store) -> None:
-    with pytest.raises(StoreError, match="no pair set None.*rlrf status"):
+    with pytest.raises(StoreError, match="no pair set yet.*rlrf status"):
         reading.pair_set(store, None)
     for name in ("old", "new"):
         handle = Handle(stage="select_pairs", key=uid(name), rows=1, digest=uid("d"))
