@@ -8,7 +8,7 @@ from flows.iteration import iteration
 from flows.preflight import check_corpus, preflight
 from rlrf.config import RunConfig
 from rlrf.errors import StoppedError
-from rlrf.handles import Corpus, Evaluation, Outcome, Policy, Run
+from rlrf.handles import Corpus, Outcome, Policy, Run
 from tasks.decide import decide
 from tasks.evaluate import evaluate
 from tasks.first_policy import first_policy
@@ -52,10 +52,10 @@ def turn(run: Run, corpus: Corpus, base: Policy) -> None:
         if idle >= config.gate.patience:
             break
     if config.evaluate.control:
-        control(run, corpus, base, steps, first)
+        control(run, corpus, base, steps)
 
 
-def control(run: Run, corpus: Corpus, base: Policy, steps: int, first: Evaluation) -> None:
+def control(run: Run, corpus: Corpus, base: Policy, steps: int) -> None:
     """The same number of steps at the same rate on what the base already learned: what the wheel has to beat."""
     trained = train_control(run, base, steps)
     evaluation = evaluate(run, corpus, trained.policy)

@@ -167,7 +167,7 @@ def _loss(model: LlamaForCausalLM, batch: Sequence[Row], *, with_questions: bool
 
 
 def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan 2024) for the matrices inside the layers, AdamW for embeddings and norms: half the steps of AdamW."""
+    """Muon (Jordan 2024) for the matrices inside the layers, AdamW for embeddings and norms: fewer steps than AdamW alone."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("model.layers")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("model.layers")]
     return [
