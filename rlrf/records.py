@@ -40,6 +40,7 @@ class Request:
     request_id: str
     messages: tuple[Message, ...]
     seed: int
+    json_schema: str | None = None  # canonical JSON of the schema that the text must be an instance of
 
 
 @dataclass(frozen=True, slots=True)

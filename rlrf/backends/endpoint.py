@@ -1,25 +1,31 @@
-"""A generator behind any OpenAI-compatible chat endpoint: vLLM, SGLang, a gateway, a provider.
+"""A generator behind any OpenAI-compatible chat endpoint: vLLM, SGLang, a gateway, a provider; one server or replicas.
 
 Whose fault is it? decides what becomes of a request that got no answer:
 
-    the endpoint says "not now" (refuses connections, 429, 503)   wait, for as long as it answers anybody at all
-    the endpoint is not what was configured (3xx, 401, 403, 404)  BackendError at once
-    a try went wrong (deadline, cut off, other 5xx)               try again a few times, then Failure
-    the request is refused (other 4xx)                            Failure
-    the answer is not one whole text                              Failure, named after what is wrong with it
+    a server says "not now" (429, 503)                      hold all of its requests; fewer at once from then on
+    a server is not there (refuses connections)             leave it aside, ask the others, look for it again
+    nobody is there for `request_timeout`                   BackendError
+    a server is not what was configured (3xx, 401, 403,     BackendError at once at the first contact, and later
+    404, another model, no guided answers)                  where nobody else is left
+    a try went wrong (deadline, cut off, other 5xx)         try again a few times, rather elsewhere, then Failure
+    a request is refused (other 4xx), or its answer is not  what was asked for together is asked again singly;
+    what was asked for                                      one alone is a Failure, named after what is wrong
 
-One run over many requests is in endpoint_run, one try in endpoint_client, one answer in endpoint_answers.
+One run over many requests is in endpoint_run, the servers in endpoint_pool, one try in endpoint_client, one answer in
+endpoint_answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from rlrf.backends.endpoint_questions import count_tokens
 from rlrf.backends.endpoint_run import EndpointRun
-from rlrf.backends.endpoint_settings import EndpointSettings, checked_url, read_key
+from rlrf.backends.endpoint_server import Traits
+from rlrf.backends.endpoint_settings import EndpointSettings, check_key, checked_urls
 from rlrf.records import Completion, Failure, Message, Request, Sampling
 
 
@@ -30,33 +36,56 @@ class EndpointGenerator:
 
     def __init__(
         self,
-        base_url: str,
+        base_urls: Sequence[str] | str,
         model: str,
         *,
-        api_key_env: str | None,
-        concurrency: int = 32,
-        request_timeout: float = 300.0,
-        retries: int = 4,
-        batch_rows: int = 64,
+        key: str | None = None,
+        concurrency: int = 64,
+        choices_per_request: int = 8,
+        request_timeout: float = 600.0,
+        stage_timeout: float | None = None,
+        retries: int = 5,
+        batch_rows: int = 2048,
         flush_seconds: float = 1.0,
+        gone: Callable[[], str | None] | None = None,
     ) -> None:
-        """Check the address and read the key; nothing is sent before the first request.
+        """Check the addresses and the key; nothing is sent before the first request.
 
-        `base_url` ends where the API's version does ("http://127.0.0.1:8000/v1"). `request_timeout` is the deadline of
-        one try in seconds, and also how long an endpoint may answer nobody before it counts as gone. `retries` are
-        tries after the first. A micro-batch is yielded at `batch_rows`, or `flush_seconds` after its first row.
+        A base URL ends where the API's version does ("http://127.0.0.1:8000/v1"); several are replicas of one model.
+        Requests for the same chat with consecutive seeds are asked for together, up to `choices_per_request`, where the
+        server tells how many tokens each choice has and the temperature is not 0; the texts are those that they would
+        have alone.
+
+        `concurrency` requests are in flight per server at most, fewer while it pushes back. `request_timeout` is the
+        deadline of one try in seconds, and also how long an endpoint may answer nobody before it counts as gone;
+        `stage_timeout` that of one call of `generate`. `retries` are tries after the first. A micro-batch is yielded
+        at `batch_rows`, or `flush_seconds` after its first row. `gone` is asked twice a second whether the server is
+        known to be dead, and says why.
 
         Raises:
-            BackendError: the address can't be used, the variable is unset, or the key would travel unencrypted.
+            BackendError: an address or the key can't be used, or the key would travel unencrypted.
         """
-        url = checked_url(base_url)
-        key = read_key(api_key_env, url) if api_key_env is not None else None
+        urls = checked_urls(base_urls)
+        for url in urls if key is not None else ():
+            check_key(str(key), url)
         self._settings = EndpointSettings(
-            url, model, key, concurrency, request_timeout, retries, batch_rows, flush_seconds
+            urls,
+            model,
+            key,
+            concurrency,
+            choices_per_request,
+            request_timeout,
+            stage_timeout,
+            retries,
+            batch_rows,
+            flush_seconds,
         )
+        self._traits = {url: Traits() for url in urls}
+        self._gone = gone
+        self.settings: dict[str, Any] = {"type": self.name, "model": model}
 
     def __repr__(self) -> str:
-        return f"EndpointGenerator({self._settings.base_url!r}, {self._settings.model!r})"
+        return f"EndpointGenerator({self._settings.base_urls!r}, {self._settings.model!r})"
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Generator[list[Completion | Failure]]:
         """Yield results in micro-batches, in order of arrival, each request exactly once.
@@ -65,9 +94,9 @@ class EndpointGenerator:
         always yielded before an error.
 
         Raises:
-            BackendError: the endpoint is gone, is not what was configured, or answers nothing but errors.
+            BackendError: the endpoint is gone, is not what was configured, answers nothing but errors, or not in time.
         """
-        run = EndpointRun(self._settings, requests, sampling)
+        run = EndpointRun(self._settings, self._traits, requests, sampling, self._gone)
         try:
             yield from run.batches()
         finally:

@@ -1,4 +1,4 @@
-"""One question to an endpoint over HTTP: the reply, or whose fault it is that there is none."""
+"""One question to one server over HTTP: the reply, or whose fault it is that there is none."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from rlrf.backends.endpoint_answers import DETAIL_CHARS, MAX_ANSWER_BYTES
+from rlrf.backends.endpoint_deadlines import Deadlines
 from rlrf.backends.endpoint_settings import EndpointSettings
 from rlrf.errors import BackendError
 
@@ -27,15 +29,19 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
 
 
 class NotNow(Exception):
-    """The endpoint takes no requests for the time being."""
+    """The server takes no requests for the time being."""
 
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
 
 
+class Unreachable(NotNow):
+    """There is no connection to be had with the server."""
+
+
 class WentWrong(Exception):
-    """One try failed after the endpoint took it."""
+    """One try failed after the server took it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -62,38 +68,49 @@ class Reply:
 
 
 @asynccontextmanager
-async def open_client(settings: EndpointSettings) -> AsyncIterator[EndpointClient]:
-    """A client with its connections, which end with the block. The environment's proxies and passwords are not used."""
-    connector = aiohttp.TCPConnector(limit=settings.concurrency, keepalive_timeout=IDLE_SECONDS)
-    headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
+async def open_session(settings: EndpointSettings) -> AsyncIterator[aiohttp.ClientSession]:
+    """Connections to any server, which end with the block. The environment's proxies and passwords are not used."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS)  # each server's Limit is the limit
+    deadline = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS)  # `ask` has that of the whole try, at less cost
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    if settings.key:
+        headers["Authorization"] = f"Bearer {settings.key}"
     jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, headers=headers, cookie_jar=jar, trust_env=False) as session:
-        yield EndpointClient(settings, session)
+    async with aiohttp.ClientSession(
+        connector=connector, headers=headers, cookie_jar=jar, timeout=deadline, trust_env=False
+    ) as session:
+        yield session
 
 
 class EndpointClient:
-    """Asks one endpoint, with at most `concurrency` requests in flight; made by `open_client`."""
+    """Asks one server, as often at once as it is told to."""
 
-    def __init__(self, settings: EndpointSettings, session: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: EndpointSettings, base_url: str, session: aiohttp.ClientSession) -> None:
+        self.base_url = base_url
         self._settings, self._session = settings, session
+        self._deadlines = Deadlines()
+        self._urls: dict[str, URL] = {}
 
     async def ask(self, method: str, url: str, content: Any = None, *, seconds: float) -> Reply:
         """One try, of at most `seconds`. Returns 2xx and refusals of this one request.
 
         Raises:
             NotNow, WentWrong: what may pass.
-            BackendError: the endpoint is not what was configured.
+            BackendError: the server is not what was configured.
         """
-        limits = aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS)
+        address = self._urls.get(url) or self._urls.setdefault(url, URL(url))
+        body = None if content is None else json.dumps(content).encode()
         try:
-            async with self._session.request(
-                method, url, json=content, timeout=limits, allow_redirects=False
-            ) as response:
-                reply = Reply(response.status, await _read(response), response.headers.get("Retry-After", ""))
+            with self._deadlines.of(seconds):
+                async with self._session.request(method, address, data=body, allow_redirects=False) as response:
+                    reply = Reply(response.status, await _read(response))
+                    if reply.status != 200:
+                        reply = replace(reply, retry_after=response.headers.get("Retry-After", ""))
         except (aiohttp.ClientError, TimeoutError) as error:
             fault = self._fault(error, seconds)
         else:
-            self._raise_for_status(reply, url)
+            if not 200 <= reply.status < 300:
+                self._raise_for_status(reply, url)
             return reply
         raise fault  # not from within the handler: aiohttp's errors hold the request's headers, and those the key
 
@@ -106,14 +123,16 @@ class EndpointClient:
                 detail = str(error)
             if tries < self._settings.retries:
                 await asyncio.sleep(pause_seconds(tries))
-        raise BackendError(
-            f"endpoint {self._settings.base_url!r} unreachable in {tries + 1} tries ({detail}); start it or correct it"
-        )
+        raise BackendError(f"{url!r} unreachable in {tries + 1} tries ({detail}); start it or correct it")
 
     def said(self, reply: Reply) -> str:
         """The server's words, without the key, cut to DETAIL_CHARS."""
-        words, key = reply.message(), self._settings.key
-        return (words.replace(key, "[API key]") if key else words)[:DETAIL_CHARS]
+        return self.without_key(reply.message())[:DETAIL_CHARS]
+
+    def without_key(self, words: str) -> str:
+        """What a server says, for errors and failures: it may say the key that it was told."""
+        key = self._settings.key
+        return words.replace(key, "[API key]") if key else words
 
     def _fault(self, error: Exception, seconds: float) -> Exception:
         """What an error of aiohttp means."""
@@ -121,11 +140,11 @@ class EndpointClient:
         match error:
             case aiohttp.ClientConnectorCertificateError():
                 return BackendError(
-                    f"{self._settings.base_url!r} shows a certificate that is not trusted ({detail}); "
+                    f"{self.base_url!r} shows a certificate that is not trusted ({detail}); "
                     "correct the address, or name its authority in SSL_CERT_FILE"
                 )
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() | aiohttp.InvalidURL():
-                return NotNow(detail)
+                return Unreachable(detail)
             case TimeoutError():
                 return WentWrong("timeout", f"no answer within {seconds} s")
         return WentWrong("cut_off", detail)
@@ -134,7 +153,11 @@ class EndpointClient:
         status, detail = reply.status, f"status {reply.status}: {self.said(reply)}"
         if status in (429, 503):
             raise NotNow(detail, wait_seconds(reply.retry_after))
-        if status >= 500:
+        if status >= 500 or status in (
+            408,
+            409,
+            425,
+        ):  # too slow, in conflict, too early: no word on the request itself
             raise WentWrong("server_error", detail)
         if 300 <= status < 400 or status in (401, 403, 404):
             raise BackendError(
@@ -144,6 +167,10 @@ class EndpointClient:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
+    if (
+        response.content_length or MAX_ANSWER_BYTES + 1
+    ) <= MAX_ANSWER_BYTES and "Content-Encoding" not in response.headers:
+        return await response.read()
     body = bytearray()
     async for part in response.content.iter_any():
         body += part
@@ -167,8 +194,8 @@ def wait_seconds(retry_after: str) -> float | None:
 def pause_seconds(tries: int, retry_after: float | None = None) -> float:
     """How long to wait after `tries` earlier pauses: what the server asks for, else twice as long each time; jittered.
 
-    Between FIRST_PAUSE_SECONDS / 2 and LONGEST_PAUSE_SECONDS, but for a shorter `retry_after`.
+    Without `retry_after`, between FIRST_PAUSE_SECONDS / 2 and LONGEST_PAUSE_SECONDS.
     """
     if retry_after is None:
         return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries, 30)) * random.uniform(0.5, 1.0)
-    return min(LONGEST_PAUSE_SECONDS, retry_after * random.uniform(1.0, 1.1))
+    return retry_after * random.uniform(1.0, 1.1)

@@ -1,43 +1,56 @@
-"""One run over many requests: workers on an event loop in a thread, and the queue of batches they fill."""
+"""One run over many requests: workers on an event loop in a thread, and the rows that they hand over."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from rlrf.backends.endpoint_answers import read_answer
-from rlrf.backends.endpoint_client import EndpointClient, NotNow, Reply, WentWrong, open_client, pause_seconds
-from rlrf.backends.endpoint_questions import chat_content, check_model
+import aiohttp
+
+from rlrf.backends.endpoint_answers import Spoilt, read_answer
+from rlrf.backends.endpoint_client import EndpointClient, NotNow, Reply, WentWrong, open_session, pause_seconds
+from rlrf.backends.endpoint_groups import Todo, any_group
+from rlrf.backends.endpoint_pool import ServerPool
+from rlrf.backends.endpoint_questions import chat_content, check_server
+from rlrf.backends.endpoint_results import Results, Rows
+from rlrf.backends.endpoint_server import Server, Traits
 from rlrf.backends.endpoint_settings import EndpointSettings
+from rlrf.backends.endpoint_suspects import Suspects
+from rlrf.backends.endpoint_watch import watch
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure, Request, Sampling
-
-SUSPECTS = 32
-"""Requests that may fail one after another, with no answer to any other, before it is the endpoint's fault."""
 
 
 class EndpointRun:
     """One call of `generate`. It starts at once; `stop` must be called in every case."""
 
-    def __init__(self, settings: EndpointSettings, requests: Sequence[Request], sampling: Sampling) -> None:
-        self._settings, self._requests, self._sampling = settings, requests, sampling
-        self._todo = iter(requests)
-        self._batches: SimpleQueue[list[Completion | Failure] | None] = SimpleQueue()
-        self._ready: list[Completion | Failure] = []
-        self._suspects: list[Failure] = []
-        self._answers, self._last_answer = 0, time.monotonic()
-        self._flush_timer: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        traits: Mapping[str, Traits],
+        requests: Sequence[Request],
+        sampling: Sampling,
+        gone: Callable[[], str | None] | None,
+    ) -> None:
+        self._settings, self._traits, self._sampling, self._gone = settings, traits, sampling, gone
+        self._total, self._todo = len(requests), Todo(requests)
+        self._groups = sampling.temperature > 0 and settings.choices_per_request > 1 and any_group(requests)
+        self._is_guided = any(request.json_schema is not None for request in requests)
+        self._suspects = Suspects(settings.place)
+        self._open, self._done = len(requests), asyncio.Event()
+        self._pool: ServerPool
         self._loop = asyncio.new_event_loop()
+        self._results = Results(self._loop, settings.batch_rows, settings.flush_seconds)
         self._task = self._loop.create_task(self._drive())
         self._thread = threading.Thread(target=self._main, name="rlrf-endpoint", daemon=True)
         self._thread.start()
 
-    def batches(self) -> Iterator[list[Completion | Failure]]:
+    def batches(self) -> Iterator[Rows]:
         """What the workers hand over, until they end."""
-        yield from iter(self._batches.get, None)
+        return self._results.batches()
 
     def stop(self) -> None:
         """End the workers, whether or not they are done, and their thread. Call it once."""
@@ -54,88 +67,133 @@ class EndpointRun:
 
     async def _drive(self) -> None:
         try:
-            if self._requests:
-                async with open_client(self._settings) as client:
-                    await check_model(client, self._settings)
-                    await self._work_all(client)
-            self._hand_over(self._suspects)
+            if self._total:
+                async with open_session(self._settings) as session:
+                    await self._work_all(session)
+            self._results.add(self._suspects.cleared())
         finally:
-            self._flush()
-            self._batches.put(None)
+            self._results.close()
 
-    async def _work_all(self, client: EndpointClient) -> None:
+    async def _work_all(self, session: aiohttp.ClientSession) -> None:
         error: BackendError | None = None
-        self._last_answer = time.monotonic()
         try:
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(min(self._settings.concurrency, len(self._requests))):
-                    workers.create_task(self._work(client))
+            async with asyncio.TaskGroup() as tasks:
+                servers = [self._server(url, session) for url in self._settings.base_urls]
+                self._pool = ServerPool(self._settings, servers, self._check, tasks)
+                watching = tasks.create_task(watch(self._settings, self._pool, self._gone, self._progress))
+                most = min(self._total, self._settings.concurrency * len(servers))
+                workers = [tasks.create_task(self._work()) for _ in range(most)]
+                await self._done.wait()
+                for task in (watching, *workers, *self._pool.looking):
+                    task.cancel()
         except* BackendError as group:
-            error = next(e for e in group.exceptions if isinstance(e, BackendError))
+            error = _first(group)
         if error is not None:
             raise error
 
-    async def _work(self, client: EndpointClient) -> None:
-        for request in self._todo:
-            await self._see_through(client, request)
+    def _server(self, url: str, session: aiohttp.ClientSession) -> Server:
+        return Server(EndpointClient(self._settings, url, session), self._traits[url], self._settings.concurrency)
 
-    async def _see_through(self, client: EndpointClient, request: Request) -> None:
-        """Ask until the request is answered, or is given up as a suspect."""
-        url = f"{self._settings.base_url}/chat/completions"
-        content = chat_content(self._settings.model, request, self._sampling)
-        tries = waits = 0
+    async def _check(self, server: Server) -> None:
+        await check_server(server, self._settings, groups=self._groups, guided=self._is_guided)
+
+    def _progress(self) -> str:
+        return f"{self._total - self._open:,} of {self._total:,} requests"
+
+    async def _work(self) -> None:
+        while True:
+            if self._results.is_full:
+                await self._results.has_room()
+            server = await self._pool.acquire()
+            group = self._todo.take(self._choices(server))
+            if not group:
+                return self._pool.release(server)
+            await self._see_through(group, server)
+
+    def _choices(self, server: Server) -> int:
+        return self._settings.choices_per_request if self._groups and server.traits.apart else 1
+
+    async def _see_through(self, group: Sequence[Request], server: Server, spoilt_by: Server | None = None) -> None:
+        """Ask until the group is answered, or is given up as a suspect; one that can't be answered together, singly.
+
+        `server` is acquired. `spoilt_by` is one that could not answer the group that this request was part of.
+        """
+        tries = 0
         while True:
             try:
-                reply = await client.ask("POST", url, content, seconds=self._settings.request_timeout)
-                return self._take_answer(request, reply, client)
-            except NotNow as refusal:
-                await self._wait(refusal, waits)
-                waits += 1
+                reply = await self._ask(server, group)
+                break
+            except NotNow:
+                pass
             except WentWrong as failed:
                 if tries == self._settings.retries:
-                    return self._suspect(Failure(request.request_id, failed.reason, str(failed)))
+                    failures = [Failure(one.request_id, failed.reason, str(failed)) for one in group]
+                    self._suspects.add(failures, self._pool.answers)
+                    return self._account_for(len(group))
                 await asyncio.sleep(pause_seconds(tries))
                 tries += 1
+            server = await self._pool.acquire(but=server)
+            if len(group) > self._choices(server):
+                self._pool.release(server)
+                return await self._ask_singly(group)
+        answer = self._read(group, server, reply)
+        if isinstance(answer, Spoilt):
+            cause = server if answer.reason not in ("invalid_json", "answer_too_long") else None
+            return await self._ask_singly(group, cause)
+        self._results.add([*self._suspects.cleared(), *answer])
+        self._account_for(len(group))
+        if spoilt_by is server and isinstance(answer[0], Completion):
+            server.traits.apart = False
 
-    def _take_answer(self, request: Request, reply: Reply, client: EndpointClient) -> None:
-        self._answers, self._last_answer = self._answers + 1, time.monotonic()
+    async def _ask_singly(self, group: Sequence[Request], spoilt_by: Server | None = None) -> None:
+        async with asyncio.TaskGroup() as parts:
+            for request in group:
+                parts.create_task(self._ask_for_one(request, spoilt_by))
+
+    async def _ask_for_one(self, request: Request, spoilt_by: Server | None) -> None:
+        await self._see_through([request], await self._pool.acquire(), spoilt_by)
+
+    async def _ask(self, server: Server, group: Sequence[Request]) -> Reply:
+        """One try at an acquired server, which is released. Raises NotNow, WentWrong, BackendError."""
+        content = chat_content(self._settings.model, group, self._sampling)
+        sent_at = time.monotonic()
+        try:
+            reply = await server.client.ask("POST", server.chat_url, content, seconds=self._settings.request_timeout)
+        except NotNow as refusal:
+            self._pool.refused(server, refusal, sent_at)
+            raise
+        except WentWrong as failed:
+            self._pool.went_wrong(server, failed, sent_at)
+            raise
+        except BackendError as error:
+            self._pool.rule_out(server, error)
+            raise NotNow(str(error)) from None
+        finally:
+            self._pool.release(server)
+        self._pool.answered(server)
+        return reply
+
+    def _read(self, group: Sequence[Request], server: Server, reply: Reply) -> Rows | Spoilt:
         if reply.status >= 400:
-            result: Completion | Failure = Failure(request.request_id, "rejected", client.said(reply))
+            answer: Rows | Spoilt = Spoilt("rejected", server.client.said(reply))
         else:
-            result = read_answer(request.request_id, reply.body)
-        self._hand_over([*self._suspects, result])  # the endpoint lives: the suspects were at fault themselves
-        self._suspects.clear()
+            answer = read_answer(group, self._sampling, reply.body)
+        if isinstance(answer, Spoilt):
+            if len(group) > 1:
+                return answer
+            answer = [Failure(group[0].request_id, answer.reason, answer.detail)]
+        for i, row in enumerate(answer):
+            if isinstance(row, Failure):
+                answer[i] = replace(row, detail=server.client.without_key(row.detail))
+        return answer
 
-    def _suspect(self, failure: Failure) -> None:
-        """Keep a failure back until an answer shows that the endpoint works; too many in a row and it doesn't."""
-        self._suspects.append(failure)
-        if len(self._suspects) > SUSPECTS:
-            raise BackendError(
-                f"endpoint {self._settings.base_url!r} failed {len(self._suspects)} requests in a row after "
-                f"{self._answers} answers ({failure.reason}: {failure.detail}); see its log; rerun to go on from there"
-            )
+    def _account_for(self, requests: int) -> None:
+        self._open -= requests
+        if not self._open:
+            self._done.set()
 
-    async def _wait(self, refusal: NotNow, waits: int) -> None:
-        silent = time.monotonic() - self._last_answer
-        if silent >= self._settings.request_timeout:
-            raise BackendError(
-                f"endpoint {self._settings.base_url!r} unreachable for {silent:.0f} s after {self._answers} answers "
-                f"({refusal}); rerun to go on from there"
-            )
-        pause = pause_seconds(waits, refusal.retry_after)
-        await asyncio.sleep(min(pause, self._settings.request_timeout - silent))
 
-    def _hand_over(self, results: Sequence[Completion | Failure]) -> None:
-        self._ready.extend(results)
-        if len(self._ready) >= self._settings.batch_rows:
-            self._flush()
-        elif self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(self._settings.flush_seconds, self._flush)
-
-    def _flush(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        if self._ready:
-            self._batches.put(self._ready)
-            self._ready = []
+def _first(group: BaseExceptionGroup[BackendError]) -> BackendError:
+    """The first error of nested groups."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -14,20 +15,40 @@ from rlrf.errors import BackendError
 class EndpointSettings:
     """What EndpointGenerator was given; the key is part of no text that is made of it."""
 
-    base_url: str
+    base_urls: tuple[str, ...]
     model: str
     key: str | None = field(repr=False)
     concurrency: int
+    choices_per_request: int
     request_timeout: float
+    stage_timeout: float | None
     retries: int
     batch_rows: int
     flush_seconds: float
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise BackendError(f"concurrency is {self.concurrency!r}; an endpoint needs 1 or more requests in flight")
-        if not self.request_timeout > 0:
-            raise BackendError(f"request_timeout is {self.request_timeout!r}; a try needs more than 0 s")
+        for name in ("concurrency", "choices_per_request", "batch_rows"):
+            if getattr(self, name) < 1:
+                raise BackendError(f"{name} is {getattr(self, name)!r}; an endpoint needs 1 or more")
+        for name in ("request_timeout", "stage_timeout"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise BackendError(f"{name} is {getattr(self, name)!r}; an answer takes more than 0 s")
+
+    @property
+    def place(self) -> str:
+        """The endpoint's name in errors: its address, or those of all servers."""
+        return f"endpoint{'s' * (len(self.base_urls) > 1)} {', '.join(map(repr, self.base_urls))}"
+
+
+def checked_urls(base_urls: Sequence[str] | str) -> tuple[str, ...]:
+    """One or several addresses, each once. Raises BackendError."""
+    urls = tuple(map(checked_url, [base_urls] if isinstance(base_urls, str) else base_urls))
+    if not urls:
+        raise BackendError("base_url names no address; give one such as 'http://127.0.0.1:8000/v1'")
+    for url in urls:
+        if urls.count(url) > 1:
+            raise BackendError(f"base_url names {url!r} twice; name each server once")
+    return urls
 
 
 def checked_url(base_url: str) -> str:
@@ -53,15 +74,20 @@ def read_key(variable: str, base_url: str) -> str:
     key = os.environ.get(variable, "")
     if not key:
         raise BackendError(f"the environment variable {variable!r} is unset or empty; put the endpoint's API key in it")
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise BackendError(f"the environment variable {variable!r} holds white space or other characters no key has")
+    check_key(key, base_url, f"the API key in {variable!r}")
+    return key
+
+
+def check_key(key: str, base_url: str, name: str = "the API key") -> None:
+    """See that a key is one, and that it travels encrypted or not at all. Raises BackendError, which calls it `name`."""
+    if not (key and key.isascii() and key.isprintable() and " " not in key):
+        raise BackendError(f"{name} is empty, or holds white space or other characters that no key has; correct it")
     url = urlsplit(base_url)
     if url.scheme == "http" and not _is_loopback(url.hostname or ""):
         raise BackendError(
-            f"base_url is {base_url!r}: the API key in {variable!r} would travel unencrypted; "
-            "use https or a tunnel to 127.0.0.1, or leave api_key_env unset if the endpoint needs no key"
+            f"base_url is {base_url!r}: {name} would travel unencrypted; "
+            "use https or a tunnel to 127.0.0.1, or give no key if the endpoint needs none"
         )
-    return key
 
 
 def _is_loopback(host: str) -> bool:

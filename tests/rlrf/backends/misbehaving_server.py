@@ -1,7 +1,8 @@
 """A real HTTP server on loopback that speaks the chat protocol and misbehaves on command.
 
 The command is the head of the last message: "500,cut,ok: question 7" answers the first try with a 500, cuts the second
-off, and answers the third and all later ones. A message without a command is answered.
+off, and answers the third and all later ones. A message without a command is answered. A request for several choices
+is one try of its message.
 """
 
 from __future__ import annotations
@@ -13,58 +14,14 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
+from rlrf.backends.endpoint_questions import PROBE
+from tests.rlrf.backends.bent_answers import bent_answer, good_answer
+
 MODEL = "tiny-chat"
 SLOW_SECONDS = 0.3
 STRAY_SECONDS = 0.05
 
-STATUSES = {"400", "401", "403", "404", "429", "500", "503", "302"}
-
-
-def answer_text(message: str) -> str:
-    """What the server answers to `message` when it behaves."""
-    return f"answer to {message}"
-
-
-def good_answer(message: str) -> dict[str, Any]:
-    """A well-formed chat completion."""
-    choice = {
-        "index": 0,
-        "finish_reason": "stop",
-        "message": {"role": "assistant", "content": answer_text(message)},
-    }
-    return {"choices": [choice], "usage": {"prompt_tokens": len(message), "completion_tokens": 3}}
-
-
-def bent_answer(behaviour: str, message: str) -> bytes:
-    """The body of a 200 answer, bent as `behaviour` says."""
-    answer = good_answer(message)
-    choice = answer["choices"][0]
-    match behaviour:
-        case "ok" | "slow" | "cut" | "chunked" | "closes" | "doubled" | "not_http":
-            pass
-        case "length" | "abort" | "content_filter" | "tool_calls" | "repetition":
-            choice["finish_reason"] = behaviour
-        case "no_finish":
-            choice["finish_reason"] = None
-        case "no_choices":
-            answer["choices"] = []
-        case "two_choices":
-            answer["choices"] = [choice, choice]
-        case "no_usage":
-            del answer["usage"]
-        case "null_content":
-            choice["message"]["content"] = None
-        case "surrogate":
-            choice["message"]["content"] = "\ud800"
-        case "invalid_json":
-            return b'{"choices": [{'
-        case "not_an_object":
-            return b"[1, 2]"
-        case "deep_json":
-            return b"[" * 100_000
-        case _:
-            raise ValueError(f"no such behaviour: {behaviour!r}")
-    return json.dumps(answer).encode()
+STATUSES = {"400", "401", "403", "404", "408", "429", "500", "503", "302"}
 
 
 def whole_reply(status: int, payload: bytes, extra: str = "") -> bytes:
@@ -92,16 +49,35 @@ def framed(behaviour: str, payload: bytes) -> bytes:
 
 
 class MisbehavingServer:
-    """Serves in its own thread between `with` and its end; `asked` counts the tries per message."""
+    """Serves in its own thread between `with` and its end; `asked` counts the tries per message, probes aside.
 
-    def __init__(self, api_key: str | None = None, models: tuple[str, ...] = (MODEL,), can_tokenize: bool = True):
+    `tells_tokens`: whether choices bear their token ids where they are asked for. `most_choices`: a request for more is
+    refused. `always`: its behaviour whatever the message says. `most_at_once`: more are answered with 429. `guides`: whether schemas are honoured; `guides_objects_alone`: others than objects are refused.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        models: tuple[str, ...] = (MODEL,),
+        can_tokenize: bool = True,
+        tells_tokens: bool = True,
+        most_choices: int = 128,
+        guides: bool = True,
+        guides_objects_alone: bool = False,
+    ):
         self.api_key, self.models, self.can_tokenize = api_key, models, can_tokenize
+        self.tells_tokens, self.most_choices = tells_tokens, most_choices
+        self.guides, self.guides_objects_alone = guides, guides_objects_alone
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.probes: list[dict[str, Any]] = []
         self.in_flight = 0
         self.most_in_flight = 0
         self.retry_after = "0"
         self.die_after_answers: int | None = None
+        self.always: str | None = None
+        self.most_at_once: int | None = None
+        self.dead = threading.Event()
         self._answers = 0
         self._port = 0
         self._connections: set[asyncio.StreamWriter] = set()
@@ -140,6 +116,7 @@ class MisbehavingServer:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _die(self) -> None:
+        self.dead.set()
         self._server.close()
         for writer in self._connections:
             writer.transport.abort()
@@ -187,29 +164,51 @@ class MisbehavingServer:
 
     async def _chat(self, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         message = body["messages"][-1]["content"]
+        refusal = self._refusal(body)
         behaviours = message.partition(":")[0].split(",") if ":" in message else ["ok"]
         behaviour = behaviours[min(self.asked[message], len(behaviours) - 1)]
-        self.asked[message] += 1
-        self.bodies.append(body)
+        if message == PROBE:
+            self.probes.append(body)
+        else:
+            self.asked[message] += 1
+            self.bodies.append(body)
+            behaviour = "404" if body["model"] not in self.models else self.always or behaviour
+            if self.most_at_once is not None and self.in_flight > self.most_at_once:
+                behaviour = "429"
+        if refusal:
+            return await self._send(writer, 400, {"error": {"message": refusal}})
+        answer = good_answer(body, self.tells_tokens, self.guides)
         if behaviour == "hang":
             await reader.read(1)  # ends when the client hangs up
         elif behaviour == "stray":
             await self._send(writer, 429, {})
             await asyncio.sleep(STRAY_SECONDS)
-            writer.write(whole_reply(200, bent_answer("ok", "nobody")))
+            writer.write(whole_reply(200, bent_answer("abort", answer, message)))
         elif behaviour == "endless":
             await self._send_without_end(writer)
         elif behaviour in STATUSES:
             await self._send(writer, int(behaviour), {"error": {"message": f"status {behaviour} on command"}})
         else:
             await asyncio.sleep(SLOW_SECONDS if behaviour == "slow" else 0)
-            writer.write(framed(behaviour, bent_answer(behaviour, message)))
+            writer.write(framed(behaviour, bent_answer(behaviour, answer, message)))
             await writer.drain()
             if behaviour in ("cut", "closes"):
                 writer.close()
-            self._answers += behaviour == "ok"
-            if self._answers == self.die_after_answers:
-                await self._die()
+            if behaviour == "ok" and message != PROBE:
+                self._answers += 1
+                if self._answers == self.die_after_answers:
+                    await self._die()
+
+    def _refusal(self, body: dict[str, Any]) -> str | None:
+        """What vLLM and some providers say to requests that they don't take."""
+        schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
+        if body["n"] > 1 and not body["temperature"]:
+            return f"n must be 1 when using greedy sampling, got {body['n']}."
+        if body["n"] > self.most_choices:
+            return f"n must be at most {self.most_choices}"
+        if schema is not None and self.guides_objects_alone and schema["type"] != "object":
+            return "schema must be of type object"
+        return None
 
     async def _send_without_end(self, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n")

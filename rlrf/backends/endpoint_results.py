@@ -1,0 +1,76 @@
+"""Rows on their way from the event loop that asks for them to the caller's thread, which may be slow."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from rlrf.records import Completion, Failure
+
+Rows = list[Completion | Failure]
+
+
+class Results:
+    """Batches of rows, each handed over when it is full or its first row has waited for `flush_seconds`.
+
+    Rows gather while the caller is busy. At twice a batch, `has_room` tells the asking side to ask for no more.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, batch_rows: int, flush_seconds: float) -> None:
+        self._loop, self._batch_rows, self._flush_seconds = loop, batch_rows, flush_seconds
+        self._rows: Rows = []
+        self._since = 0.0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._taken = asyncio.Event()
+
+    def add(self, rows: Sequence[Completion | Failure]) -> None:
+        """From the loop; never waits."""
+        with self._changed:
+            if not self._rows:
+                self._since = time.monotonic()
+                self._changed.notify()  # a caller that waits for nothing now waits for the flush time
+            self._rows += rows
+            if len(self._rows) >= self._batch_rows:
+                self._changed.notify()
+
+    def close(self) -> None:
+        """From the loop: no more rows will come."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be asked for yet."""
+        return len(self._rows) >= 2 * self._batch_rows
+
+    async def has_room(self) -> None:
+        """Wait, in the loop, until the caller has caught up."""
+        while self.is_full:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def batches(self) -> Iterator[Rows]:
+        """In the caller's thread, until `close`."""
+        while batch := self._take():
+            yield batch
+
+    def _take(self) -> Rows:
+        with self._changed:
+            while not self._is_due():
+                left = self._since + self._flush_seconds - time.monotonic()
+                self._changed.wait(max(0.0, left) if self._rows else None)
+            batch, self._rows = self._rows[: self._batch_rows], self._rows[self._batch_rows :]
+        if batch:
+            self._loop.call_soon_threadsafe(self._taken.set)
+        return batch
+
+    def _is_due(self) -> bool:
+        return (
+            self._closed
+            or len(self._rows) >= self._batch_rows
+            or (bool(self._rows) and time.monotonic() >= self._since + self._flush_seconds)
+        )
