@@ -51,11 +51,19 @@ class Corpus(Record):
 
 
 class Policy(Record):
-    """A model folder and the digest of its weights, which is its id."""
+    """A model folder and the digest of its weights, which is its id.
+
+    `served_as` is the name under which endpoints elsewhere serve it, None where it is served here.
+    """
 
     policy_id: str
     name: str
     folder: str
+    served_as: str | None = None
+
+    def here(self) -> Policy:
+        """The same policy, to be served by an engine of this run."""
+        return self.model_copy(update={"served_as": None})
 
     def summary(self) -> tuple[int, str]:
         """Rows and digest for the stage's receipt."""

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
-from rlrf.backends.opening import open_generator
+from collections.abc import Callable
+from pathlib import Path
+
+from rlrf.backends.protocols import Generator
 from rlrf.backends.weights import resolve_model, weights_digest
-from rlrf.config import Endpoint, Engine, MathJudge, RubricJudge, Scripted
+from rlrf.config import AnyEngine, Endpoint, MathJudge, RubricJudge, Scripted
 from rlrf.fingerprints import content_id
 from rlrf.judges import math, rubric
 from rlrf.judges.protocol import Judge
 from rlrf.rubric import load_rubric
 from rlrf.stages import Key, judge_key
 
+OpenEngine = Callable[[AnyEngine, str | Path], Generator]
+"""Opens an engine for a model folder."""
 
-def build_judge(judge: MathJudge | RubricJudge) -> Judge:
+
+def build_judge(judge: MathJudge | RubricJudge, open_engine: OpenEngine) -> Judge:
     """A judge that is ready to judge; its model is opened by the first case. Raises ConfigError for a bad rubric."""
     if isinstance(judge, MathJudge):
         return math.MathJudge(judge.reveal_values)
     engine, folder = judge.engine, judge.model
     return rubric.RubricJudge(
-        lambda: open_generator(engine, resolve_model(folder) if folder else ""),
+        lambda: open_engine(engine, resolve_model(folder) if folder else ""),
         load_rubric(judge.rubric),
         _model_identity(judge),
         judge.sampling.sampling(),
+        guided=judge.guided,
     )
 
 
 def key_of(judge: MathJudge | RubricJudge) -> Key:
     """The judge's identity, without opening its model."""
-    return judge_key(build_judge(judge).ingredients())
+    return judge_key(described(judge).ingredients())
+
+
+def described(judge: MathJudge | RubricJudge) -> Judge:
+    """A judge to ask for its aspects and identity, which can't judge."""
+
+    def refuse(engine: AnyEngine, folder: str | Path) -> Generator:
+        raise AssertionError(f"a judge that is only described opens no engine ({engine.type}, {folder})")
+
+    return build_judge(judge, refuse)
 
 
 def _model_identity(judge: RubricJudge) -> str:
     """Weights where we hold them; else what the user calls the thing that answers."""
-    if isinstance(judge.engine, Engine) and judge.model is not None:
-        return weights_digest(resolve_model(judge.model))
     if isinstance(judge.engine, Endpoint):
         return content_id("endpoint", [judge.engine.base_url, judge.engine.model])
-    assert isinstance(judge.engine, Scripted)
-    return content_id("scripted", judge.engine.reply)
+    if isinstance(judge.engine, Scripted):
+        return content_id("scripted", judge.engine.reply)
+    assert judge.model is not None, "the configuration was validated"
+    return weights_digest(resolve_model(judge.model))

@@ -91,7 +91,7 @@ def add_policy(
     store: Store, policy: Policy, kind: str, parent_id: str | None = None, stage_key: str | None = None
 ) -> None:
     """Record a policy (kind: model, bootstrap, trained, control or external) or that its folder moved."""
-    row = policy.model_dump() | {"kind": kind, "parent_id": parent_id, "stage_key": stage_key}
+    row = policy.model_dump(exclude={"served_as"}) | {"kind": kind, "parent_id": parent_id, "stage_key": stage_key}
     with store.connect() as connection:
         insert(connection, "policies", [row])
         connection.execute(

@@ -49,7 +49,7 @@ def add_results(
     """One micro-batch of a generator: responses and failures, in one transaction; returns how many responses were new.
 
     `planned` maps a response id to its prompt_id, parent_id, position and seed; `common` holds gen_key, policy_id,
-    backend and run_id of all.
+    backend, run_id and metadata (JSON) of all.
     """
     responses, failures = [], []
     for result in results:
@@ -57,6 +57,7 @@ def add_results(
         if isinstance(result, Failure):
             where = {name: plan[name] for name in ("prompt_id", "parent_id")} | common
             where.pop("policy_id")
+            where.pop("metadata", None)
             failures.append(
                 where | {"response_id": result.request_id, "reason": result.reason, "detail": result.detail}
             )

@@ -145,12 +145,33 @@ CREATE VIEW iteration_summary AS
     ORDER BY i.run_id, i.iteration, i.arm;
 """
 
+ENGINES = """
+DROP VIEW lineage;
+CREATE VIEW lineage AS
+    SELECT r.response_id, r.prompt_id, q.source, q.messages, r.parent_id, p.text AS parent_text, r.text,
+           r.finish_reason, po.name AS policy, po.folder, r.position, r.seed, k.ingredients AS made_with,
+           e.ingredients AS engine, j.judge_key, j.score, j.reason AS unrated_because,
+           pairs_chosen.pair_set AS chosen_in, pairs_rejected.pair_set AS rejected_in, tc.policy_id AS taught_policy
+    FROM responses r JOIN prompts q USING (prompt_id) LEFT JOIN responses p ON p.response_id = r.parent_id
+    LEFT JOIN policies po ON po.policy_id = r.policy_id LEFT JOIN keys k ON k.key = r.gen_key
+    LEFT JOIN keys e ON e.key = TRY_CAST(r.metadata ->> 'engine' AS UUID) LEFT JOIN judgements j ON j.response_id = r.response_id
+    LEFT JOIN pairs pairs_chosen ON pairs_chosen.chosen_id = r.response_id
+    LEFT JOIN pairs pairs_rejected ON pairs_rejected.rejected_id = r.response_id
+    LEFT JOIN trainings tc ON tc.pair_set = coalesce(pairs_chosen.pair_set, pairs_rejected.pair_set);
+"""
+"""How the engine that made a response was set: `metadata.engine` names a key whose ingredients say it.
+
+No column of its own: DuckDB 1.5 can't replay ALTER TABLE ADD COLUMN from its write-ahead log where another column has a
+default such as now(), so a kill right after that migration would have cost the whole store.
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
     + ROW_TABLES.format(schema="main")
     + ROW_TABLES.format(schema="held_out")
     + SHARED_TABLES
     + VIEWS,
+    ENGINES,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

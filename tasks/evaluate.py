@@ -17,7 +17,11 @@ def _key(run: Run, corpus: Corpus, policy: Policy) -> stages.Key:
 
 @stage("evaluate", _key, found=ledger.evaluation)
 def evaluate(stage: Stage, run: Run, corpus: Corpus, policy: Policy) -> Evaluation:
-    """Accuracy and aspect means of one policy, with intervals."""
+    """Accuracy and aspect means of one policy, with intervals.
+
+    The answers come from an engine of this run, also for a policy that endpoints serve: all policies by the same means.
+    """
+    policy = policy.here()
     settings, held_out = stage.config.evaluate, stage.store.held_out()
     judge, key = judging.key_of(stage.config.judge), stages.response_key(stage.config, policy, settings)
     plan = plan_responses(key.key, rows.prompts_of(held_out, corpus.held_out.key), 1)

@@ -7,6 +7,7 @@ from prefect import task
 from rlrf import stages
 from rlrf.backends.weights import resolve_model, weights_digest
 from rlrf.bootstrapping import demonstrations_path
+from rlrf.config import Endpoint, RunConfig
 from rlrf.curriculum import build_curriculum
 from rlrf.fingerprints import file_digest
 from rlrf.handles import Policy, Run
@@ -44,13 +45,17 @@ def bootstrap(stage: Stage, run: Run) -> Policy:
 @task(name="load_policy")
 def load_policy(run: Run) -> Policy:
     """Find the configured model and take the digest of its weights."""
-    assert run.config.policy.model is not None, "only called for a policy with `model`"
-    folder = resolve_model(run.config.policy.model)
-    policy = Policy(
-        policy_id=weights_digest(folder), name=run.config.policy.model.rstrip("/").split("/")[-1], folder=str(folder)
-    )
+    policy = configured_policy(run.config)
     ledger.add_policy(open_store(run.config.store_path), policy, "model")
     return policy
+
+
+def configured_policy(config: RunConfig) -> Policy:
+    """The policy that `policy.model` names. Raises BackendError where there is no such model."""
+    assert config.policy.model is not None, "only called for a policy with `model`"
+    folder, name = resolve_model(config.policy.model), config.policy.model.rstrip("/").split("/")[-1]
+    served_as = config.engine.model if isinstance(config.engine, Endpoint) else None
+    return Policy(policy_id=weights_digest(folder), name=name, folder=str(folder), served_as=served_as)
 
 
 def first_policy(run: Run) -> Policy:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from rlrf.backends.opening import open_generator
 from rlrf.errors import BackendError, StoppedError
 from rlrf.exploring import Planned
 from rlrf.handles import Policy
 from rlrf.judging import build_judge
 from rlrf.records import Completion, Request, Sampling
-from rlrf.stages import Key
+from rlrf.stages import Key, engine_key
 from storage import ledger, rows
 from storage.store import Store
+from tasks.engines import open_engine, open_policy
 from tasks.progress import StageProgress
 from tasks.stage import Stage
 
@@ -43,8 +44,14 @@ def _generate(
     stage: Stage, store: Store, policy: Policy, key: Key, sampling: Sampling, missing: dict[str, Planned]
 ) -> set[str]:
     made: set[str] = set()
-    generator = open_generator(stage.config.engine, policy.folder)
-    common = {"gen_key": key.key, "policy_id": policy.policy_id, "backend": generator.name, "run_id": stage.run.run_id}
+    generator = open_policy(stage, policy)
+    common = {
+        "gen_key": key.key,
+        "policy_id": policy.policy_id,
+        "backend": generator.name,
+        "run_id": stage.run.run_id,
+    }
+    engine: Key | None = None
     planned = {
         one.response_id: {
             "prompt_id": one.prompt_id,
@@ -57,7 +64,10 @@ def _generate(
     requests = [Request(one.response_id, one.messages, one.seed) for one in missing.values()]
     try:
         for batch in generator.generate(requests, sampling):
-            rows.add_results(store, batch, planned, common)
+            if engine is None or engine != engine_key(generator.settings):  # an engine may fall back to other means
+                engine = engine_key(generator.settings)
+                ledger.record_keys(store, engine)
+            rows.add_results(store, batch, planned, common | {"metadata": json.dumps({"engine": engine.key})})
             done = [result for result in batch if isinstance(result, Completion)]
             made.update(result.request_id for result in done)
             tokens = sum(result.completion_tokens for result in done)
@@ -94,7 +104,7 @@ def judge_set(stage: Stage, store: Store, set_key: str, judge: Key, progress: St
     total = store.value("SELECT count(*) FROM members WHERE set_key = ?", [set_key])
     progress.begin(total, total - len(cases), "judgements")
     if cases:
-        opened = build_judge(stage.config.judge)
+        opened = build_judge(stage.config.judge, lambda engine, folder: open_engine(stage, engine, folder))
         try:
             for batch in opened.judge(cases):
                 rows.add_judgements(store, judge.key, batch, opened.weights, stage.run.run_id)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import bisect
 import gc
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2.exceptions import TemplateError
+import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from rlrf.backends.decoding import Drawn, decode
 from rlrf.backends.model_info import ModelInfo, check_model, load_tokenizer, render_ids
+from rlrf.backends.prompt_checks import PromptChecks
 from rlrf.backends.weights import check_weights
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure, FinishReason, Message, Request, Sampling
@@ -62,9 +62,17 @@ class LocalGenerator:
         self.info: ModelInfo = check_model(model_path)
         self._batch_size = batch_size
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.info.folder)
-        added = self._tokenizer.added_tokens_decoder.values()
-        self._special = tuple(token.content for token in added if token.special)
-        self._model: PreTrainedModel | None = load_model(self.info.folder, device, dtype)
+        self._checks = PromptChecks(self._tokenizer, self.info.context_length)
+        model = load_model(self.info.folder, device, dtype)
+        self._model: PreTrainedModel | None = model
+        self.settings: dict[str, Any] = {
+            "type": "transformers",
+            "version": transformers.__version__,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Result]]:
         """Yield the failures first, then one list per decoded batch, shortest prompts first.
@@ -95,39 +103,15 @@ class LocalGenerator:
 
     def _plan(self, requests: Sequence[Request], sampling: Sampling) -> tuple[list[_Job], list[Result]]:
         """Render every chat once; sort by length, then ids, so that equal prompts share their prefill."""
-        rendered: dict[str, list[int] | tuple[str, str]] = {}
         jobs: list[_Job] = []
         failures: list[Result] = []
         for request in requests:
-            key = json.dumps(request.messages)
-            if key not in rendered:
-                rendered[key] = self._render(request.messages, sampling)
-            outcome = rendered[key]
+            outcome = self._checks.render(request.messages, sampling)
             if isinstance(outcome, tuple):
                 failures.append(Failure(request.request_id, *outcome))
             else:
                 jobs.append(_Job(request, outcome))
         return sorted(jobs, key=lambda job: (len(job.prompt_ids), job.prompt_ids)), failures
-
-    def _render(self, messages: Sequence[Message], sampling: Sampling) -> list[int] | tuple[str, str]:
-        """The prompt's token ids, or the reason and detail of why it can't be answered."""
-        held = self._markup("\n".join(message["content"] for message in messages))
-        if held:
-            return "special_tokens_in_prompt", f"the text holds {held!r}, which the tokenizer would read as chat markup"
-        try:
-            ids = render_ids(self._tokenizer, messages)
-        except TemplateError as error:
-            roles = [message["role"] for message in messages]
-            return "template_error", f"the chat template refuses roles {roles!r}: {error}"
-        if not ids:
-            return "empty_prompt", "the rendered chat has no tokens"
-        context = self.info.context_length
-        if context is not None and len(ids) + sampling.max_tokens > context:
-            return (
-                "prompt_too_long",
-                f"{len(ids)} prompt tokens + max_tokens {sampling.max_tokens} > context length {context}",
-            )
-        return ids
 
     def _decode(self, jobs: Sequence[_Job], sampling: Sampling) -> list[Result]:
         if self._model is None:
@@ -145,18 +129,14 @@ class LocalGenerator:
         return [self._finish(*row, sampling) for row in zip(jobs, drawn, texts, strict=True)]
 
     def _finish(self, job: _Job, drawn: Drawn, text: str, sampling: Sampling) -> Result:
-        if held := self._markup(text):
-            detail = f"the model spelled {held!r}, which would be read as chat markup in refinement and training"
-            return Failure(job.request.request_id, "special_tokens_in_text", detail)
+        if fault := self._checks.text_fault(text):
+            return Failure(job.request.request_id, *fault)
         cut = _stop_position(text, sampling.stop)
         count = len(drawn.token_ids) + drawn.ended
         reason: FinishReason = "stop" if drawn.ended or cut is not None else "length"
         if cut is not None:
             text, count = text[:cut], self._tokens_to_stop(drawn.token_ids, sampling.stop)
         return Completion(job.request.request_id, text, reason, len(job.prompt_ids), count)
-
-    def _markup(self, text: str) -> list[str]:
-        return [token for token in self._special if token in text]
 
     def _tokens_to_stop(self, token_ids: list[int], stop: Sequence[str]) -> int:
         """How many tokens it takes until the text holds a stop string."""

@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from rlrf.backends.engine_env import find_engine, has_cuda
 from rlrf.backends.protocols import Generator
-from rlrf.config import Endpoint, Engine, Scripted
-from rlrf.errors import BackendError
+from rlrf.config import AnyEngine, Auto, Endpoint, Engine, Scripted, Vllm
+from rlrf.errors import BackendError, ConfigError
 
 
-def open_generator(engine: Engine | Endpoint | Scripted, folder: str | Path) -> Generator:
-    """A generator of the engine's type for the model in `folder`. Raises BackendError when it can't be opened."""
+@dataclass(frozen=True)
+class Opening:
+    """What opening an engine takes beside its configuration.
+
+    Attributes:
+        logs: folder for the logs of servers that are started.
+        lora_rank: the highest rank of the adapters that will be served, None for none.
+        say: where a line for people goes.
+        secret: reads a named secret of the scheduler's; the backends know nothing of it.
+    """
+
+    logs: Path
+    lora_rank: int | None
+    say: Callable[[str], None]
+    secret: Callable[[str], str]
+
+
+def resolve(engine: AnyEngine) -> Engine | Vllm | Endpoint | Scripted:
+    """The engine that `auto` stands for on this machine; any other as it is.
+
+    A vLLM for CPUs beside a GPU is not the best there is: transformers on the GPU is faster. Raises ConfigError where
+    vllm is asked for and isn't installed.
+    """
+    if isinstance(engine, Auto):
+        found = find_engine()
+        return Vllm(type="vllm") if found and found.for_gpu == has_cuda() else Engine()
+    if isinstance(engine, Vllm) and find_engine() is None:
+        raise ConfigError('engine.type = "vllm": no vLLM environment; run `rlrf engine install` (or `make engine`)')
+    return engine
+
+
+def described(engine: AnyEngine) -> str:
+    """An engine in words, for people."""
+    if isinstance(engine, Vllm):
+        found = find_engine()
+        return f"vLLM {found.version} ({found.package})" if found else "vLLM (not installed)"
     if isinstance(engine, Endpoint):
-        from rlrf.backends.endpoint import EndpointGenerator
+        return f"{engine.model!r} at {len(engine.base_urls)} endpoint(s)"
+    return engine.type
 
-        return EndpointGenerator(
-            engine.base_url,
-            engine.model,
-            api_key_env=engine.api_key_env,
-            concurrency=engine.concurrency,
-            request_timeout=engine.request_timeout,
-            retries=engine.retries,
-        )
+
+def open_generator(engine: AnyEngine, folder: str | Path, opening: Opening) -> Generator:
+    """A generator of the engine's type for the model in `folder`. Raises BackendError when it can't be opened."""
+    engine = resolve(engine)
+    if isinstance(engine, Endpoint):
+        return _open_endpoint(engine, opening)
+    if isinstance(engine, Vllm):
+        from rlrf.backends.engine_pool import pool
+
+        return pool.generator(engine, Path(folder), lora_rank=opening.lora_rank, logs=opening.logs, say=opening.say)
     if isinstance(engine, Scripted):
         from rlrf.backends.scripted import ScriptedGenerator
 
@@ -30,6 +70,34 @@ def open_generator(engine: Engine | Endpoint | Scripted, folder: str | Path) -> 
     from rlrf.backends.local import LocalGenerator
 
     return LocalGenerator(folder, device=engine.device, dtype=engine.dtype, batch_size=engine.batch_size)
+
+
+def stop_engine(say: Callable[[str], None]) -> None:
+    """Stop the server that the stages share, if one runs: training needs its memory, and a run leaves none behind."""
+    from rlrf.backends.engine_pool import pool
+
+    pool.stop(say)
+
+
+def _open_endpoint(engine: Endpoint, opening: Opening) -> Generator:
+    from rlrf.backends.endpoint import EndpointGenerator
+    from rlrf.backends.endpoint_settings import read_key
+
+    key = None
+    if engine.api_key_env:
+        key = read_key(engine.api_key_env, engine.base_urls[0])
+    elif engine.api_key_secret:
+        key = opening.secret(engine.api_key_secret)
+    return EndpointGenerator(
+        engine.base_urls,
+        engine.model,
+        key=key,
+        concurrency=engine.concurrency,
+        choices_per_request=engine.choices_per_request,
+        request_timeout=engine.request_timeout,
+        stage_timeout=engine.stage_timeout,
+        retries=engine.retries,
+    )
 
 
 def _function(name: str):  # type: ignore[no-untyped-def]  # the reply's type is ScriptedGenerator's business

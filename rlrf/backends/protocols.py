@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from rlrf.records import Completion, Failure, Message, Request, Sampling
 
 
 class Generator(Protocol):
-    """Something that answers chats: transformers in process, an OpenAI-compatible endpoint, or the scripted fake."""
+    """Something that answers chats: transformers in process, a vLLM server, an endpoint elsewhere, the scripted fake."""
 
     name: str
     """What the store records as the backend of a response."""
+
+    settings: dict[str, Any]
+    """How responses are made, for the store: plain JSON without places, ports or keys."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion | Failure]]:
         """Yield results in micro-batches, in any order, each request exactly once.

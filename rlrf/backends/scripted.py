@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure, Message, Request, Sampling
@@ -29,6 +30,7 @@ class ScriptedGenerator:
         if batch_size < 1:
             raise BackendError(f"ScriptedGenerator: batch_size {batch_size!r}; give at least 1")
         self.name = name
+        self.settings: dict[str, Any] = {"type": "scripted"}
         self._reply = reply
         self._batch_size = batch_size
         self._raise_after = raise_after

@@ -6,6 +6,7 @@ for certain is unrated, never guessed.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -34,13 +35,20 @@ class RubricJudge:
     """
 
     def __init__(
-        self, open_generator: Callable[[], Generator], rubric: Rubric, model: str, sampling: Sampling = GREEDY
+        self,
+        open_generator: Callable[[], Generator],
+        rubric: Rubric,
+        model: str,
+        sampling: Sampling = GREEDY,
+        *,
+        guided: bool = False,
     ) -> None:
         self._open_generator = open_generator
         self._generator: Generator | None = None
         self.rubric = rubric
         self.model = model
         self.sampling = sampling
+        self._schema = reply_schema(rubric) if guided else None
         self.aspects = tuple(aspect.name for aspect in rubric.aspects)
         self.weights = tuple(aspect.weight for aspect in rubric.aspects)
 
@@ -53,7 +61,7 @@ class RubricJudge:
             "rubric": self.rubric.model_dump(mode="json"),
             "template": JUDGE_TEMPLATE,
             "sampling": {**asdict(self.sampling), "stop": list(self.sampling.stop)},
-        }
+        } | ({"schema": self._schema} if self._schema else {})
 
     def judge(self, cases: Sequence[Case]) -> Iterator[list[Judgement]]:
         """Yield judgements in the generator's batches, the truncated responses first."""
@@ -61,7 +69,7 @@ class RubricJudge:
         if truncated:
             yield [Judgement(case.response_id, reason="truncated") for case in truncated]
         requests = [
-            Request(case.response_id, build_messages(case, self.rubric), _seed(case))
+            Request(case.response_id, build_messages(case, self.rubric), _seed(case), self._schema)
             for case in cases
             if case.finish_reason != "length"
         ]
@@ -108,6 +116,24 @@ def build_messages(case: Case, rubric: Rubric) -> tuple[Message, ...]:
     # One pass: braces inside the values are never filled in.
     content = re.sub(r"\{([a-z]+)\}", lambda place: values[place[1]], JUDGE_TEMPLATE.strip("\n"))
     return ({"role": "user", "content": content},)
+
+
+def reply_schema(rubric: Rubric) -> str:
+    """The JSON schema of a reply, as text: every aspect in order, comment before rating, nothing else."""
+    entry = {
+        "type": "object",
+        "properties": {"comment": {"type": "string"}, "rating": {"enum": [-1, 0, 1]}},
+        "required": ["comment", "rating"],
+        "additionalProperties": False,
+    }
+    names = [aspect.name for aspect in rubric.aspects]
+    whole = {
+        "type": "object",
+        "properties": dict.fromkeys(names, entry),
+        "required": names,
+        "additionalProperties": False,
+    }
+    return json.dumps(whole)
 
 
 def _form(rubric: Rubric) -> str:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -180,3 +183,20 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(StoreError, match="writable folder"):
         open_store(tmp_path / "home" / "store.duckdb")
+
+
+def test_a_kill_right_after_the_migrations_leaves_a_store_that_opens(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    migrate = f"""
+import os, signal, duckdb
+from storage.schema import MIGRATIONS
+connection = duckdb.connect({str(path)!r})
+for number, migration in enumerate(MIGRATIONS, 1):
+    connection.execute("BEGIN; " + migration)
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('version', ?), ('store_id', 'x')", [str(number)])
+    connection.execute("COMMIT")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", migrate]).returncode == -signal.SIGKILL
+    assert (tmp_path / "store.duckdb.wal").stat().st_size, "nothing is left to be replayed: the test tests nothing"
+    assert open_store(path).query("FROM lineage") == []

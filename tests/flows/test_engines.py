@@ -1,0 +1,93 @@
+"""Which engine answers for which policy, and what the store says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlrf.config import load_config
+from rlrf.errors import ConfigError
+from tests import builders
+from tests.builders import NEVER, Ran, rlrf
+from tests.rlrf.backends.misbehaving_server import MODEL, MisbehavingServer
+
+LOCAL = {"type": "transformers", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def served(prefect_server: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A run whose starting policy is served by an endpoint elsewhere, up to its pairs."""
+    folder = tmp_path_factory.mktemp("served")
+    with MisbehavingServer() as server:
+        engine = {"type": "endpoint", "base_url": server.base_url, "model": MODEL, "local": LOCAL}
+        changes = {"pairs__min_pairs": NEVER, "limits": {"unrated": 1.0}, "evaluate": {"max_tokens": 8}}
+        return builders.run(builders.write_config(folder, model, engine=engine, **changes))
+
+
+def test_an_endpoint_explores_for_the_starting_policy(served: Ran) -> None:
+    rows = served.store.query("SELECT backend, count(*) AS n FROM responses GROUP BY ALL")
+    assert rows == [{"backend": "endpoint", "n": 30}], served.said.err
+
+
+def test_evaluation_is_served_here(served: Ran) -> None:
+    rows = served.store.held_out().query("SELECT DISTINCT backend FROM responses")
+    assert rows == [{"backend": "local"}]
+
+
+def test_every_response_says_how_its_engine_was_set(served: Ran) -> None:
+    explored = served.store.query("SELECT DISTINCT engine FROM lineage")
+    assert [json.loads(row["engine"])["type"] for row in explored] == ["endpoint"]
+    sql = "SELECT DISTINCT k.ingredients FROM responses r JOIN keys k ON k.key = (r.metadata ->> 'engine')::UUID"
+    (answered,) = served.store.held_out().query(sql)
+    assert {"type": "transformers", "device": "cpu", "dtype": "float32"}.items() <= json.loads(
+        answered["ingredients"]
+    ).items()
+
+
+def test_no_engine_setting_holds_an_address(served: Ran) -> None:
+    assert served.store.value("SELECT count(*) FROM keys WHERE ingredients::VARCHAR LIKE '%127.0.0.1%'") == 0
+
+
+def test_a_server_that_holds_another_model_ends_the_run_before_anything_is_generated(
+    prefect_server: str, model: Path, tmp_path: Path
+) -> None:
+    with MisbehavingServer(models=("other",)) as server:
+        engine = {"type": "endpoint", "base_url": server.base_url, "model": MODEL, "local": LOCAL}
+        said = rlrf("run", builders.write_config(tmp_path, model, engine=engine))
+    assert said.code == 1
+    assert MODEL in said.err
+    assert "other" in said.err
+
+
+def test_values_can_be_set_on_the_command_line(model: Path, tmp_path: Path) -> None:
+    path = builders.write_config(tmp_path, model)
+    config = load_config(
+        path, ["explore.n=7", "name=other", 'explore.stop=["END"]', "refine.promising = best_imperfect"]
+    )
+    assert (config.explore.n, config.name, config.explore.stop) == (7, "other", ("END",))
+    assert config.refine.promising == "best_imperfect"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("explore.n", "dotted.key=value"),
+        ("=3", "dotted.key=value"),
+        ("name.x=3", "no table"),
+        ("explore.m=3", "explore.m"),
+    ],
+)
+def test_a_value_that_can_not_be_set_says_why(model: Path, tmp_path: Path, change: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(builders.write_config(tmp_path, model), [change])
+
+
+def test_vllm_without_its_environment_is_refused_with_the_command_that_makes_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLRF_ENGINE", str(tmp_path / "nowhere"))
+    said = rlrf("run", builders.write_config(tmp_path, model, engine={"type": "vllm"}))
+    assert said.code == 1
+    assert "RLRF_ENGINE" in said.err or "rlrf engine install" in said.err
