@@ -7,6 +7,7 @@ What is here decides results or where they are kept. What a value invalidates is
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,25 +98,77 @@ class Refine(Sampled):
     )
 
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Auto(Section):
+    """The best there is on this machine: vLLM where its environment is installed, transformers elsewhere."""
+
+    type: Literal["auto"] = "auto"
+
+
 class Engine(Section):
     """transformers in this process."""
 
     type: Literal["transformers"] = "transformers"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     batch_size: int = Field(256, ge=1, description="Responses generated together")
 
 
-class Endpoint(Section):
-    """Any OpenAI-compatible server; the key is read from the environment and never stored."""
+class Client(Section):
+    """How a server is asked, our own or another's."""
+
+    concurrency: int = Field(64, ge=1, description="Requests in flight per server at most; fewer while it pushes back")
+    choices_per_request: int = Field(8, ge=1, description="Responses to one prompt that are asked for together")
+    request_timeout: float = Field(600.0, gt=0, description="Seconds for one request, all retries excluded")
+    stage_timeout: float | None = Field(None, gt=0, description="Seconds after which a stage's requests are given up")
+    retries: int = Field(5, ge=0, description="Tries after the first for a request that went wrong")
+
+
+class Vllm(Client):
+    """A vLLM server that the run starts, shares between its stages and stops before training (`rlrf engine install`)."""
+
+    type: Literal["vllm"]
+    dtype: Dtype = Field("auto", description="auto: float32 on a CPU, vLLM's own choice on a GPU")
+    max_model_len: int | None = Field(None, ge=16, description="Context in tokens; the model's own when unset")
+    max_num_seqs: int = Field(256, ge=1, description="Responses generated together")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of each GPU's memory that it may take")
+    kv_cache_gib: float = Field(0.5, gt=0, description="GiB of keys and values on a CPU; a GPU takes what is left")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one model is split over")
+    start_timeout: float = Field(900.0, gt=0, description="Seconds until it must answer")
+    stop_timeout: float = Field(60.0, gt=0, description="Seconds until what still runs is killed")
+    restarts: int = Field(3, ge=0, description="Times that a server which died is started again, per stage")
+    keep: bool | None = Field(
+        None, description="Let it run while LoRA trains, which takes memory for both; on a CPU unless set"
+    )
+    extra_args: tuple[str, ...] = Field((), description="Further arguments of `vllm serve`, as they are")
+
+
+class Endpoint(Client):
+    """Servers of the starting policy that run elsewhere; any OpenAI-compatible API. A key is never stored."""
 
     type: Literal["endpoint"]
-    base_url: str
+    base_url: str | tuple[str, ...] = Field(description="One address that ends in /v1, or those of several replicas")
     model: str = Field(description="The served model's name, checked before the first request")
     api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key")
-    concurrency: int = Field(32, ge=1)
-    request_timeout: float = Field(120.0, gt=0, description="Seconds for one request, all retries excluded")
-    retries: int = Field(5, ge=0)
+    api_key_secret: str | None = Field(None, description="Name of the Prefect Secret block that holds the key")
+    local: Annotated[Auto | Engine | Vllm, Field(discriminator="type")] = Field(
+        Auto(), description="The engine of policies that were trained here, and of every evaluation"
+    )
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """All addresses."""
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+
+    @model_validator(mode="after")
+    def _plain(self) -> Endpoint:
+        if not self.base_urls:
+            raise ValueError("base_url: give at least one address")
+        if self.api_key_env and self.api_key_secret:
+            raise ValueError("give one of `api_key_env` and `api_key_secret`")
+        return self
 
 
 class Scripted(Section):
@@ -126,7 +179,7 @@ class Scripted(Section):
     batch_size: int = Field(64, ge=1)
 
 
-AnyEngine = Annotated[Engine | Endpoint | Scripted, Field(discriminator="type")]
+AnyEngine = Annotated[Auto | Engine | Vllm | Endpoint | Scripted, Field(discriminator="type")]
 
 
 class MathJudge(Section):
@@ -144,11 +197,14 @@ class RubricJudge(Section):
     model: str | None = Field(None, description="Folder of the judge's weights for engine `transformers`")
     engine: AnyEngine
     sampling: Sampled = Sampled(temperature=0.0, max_tokens=1024)
+    guided: bool = Field(False, description="The server enforces the reply's JSON schema; engines vllm and endpoint")
 
     @model_validator(mode="after")
     def _model_where_needed(self) -> RubricJudge:
-        if isinstance(self.engine, Engine) and self.model is None:
-            raise ValueError("engine `transformers` needs `model`, the folder of the judge's weights")
+        if isinstance(self.engine, Auto | Engine | Vllm) and self.model is None:
+            raise ValueError(f"engine `{self.engine.type}` needs `model`, the folder of the judge's weights")
+        if self.guided and not isinstance(self.engine, Vllm | Endpoint):
+            raise ValueError(f"guided: engine `{self.engine.type}` can't enforce a schema; use vllm or endpoint")
         return self
 
 
@@ -169,6 +225,17 @@ class Lora(Section):
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    quantize: Literal["4bit"] | None = Field(None, description="QLoRA: the frozen weights in 4 bits (rlrf[qlora])")
+
+
+class Health(Section):
+    """Signs of a training that does no good; one of them stops it with the reason. 0 switches a rule off."""
+
+    flat_steps: int = Field(100, ge=0, description="Steps in a row that DPO's loss may stay at ln 2")
+    max_chosen_drop: float = Field(
+        1.0, ge=0, description="Nats per token that the chosen's log-probability may fall below the reference's"
+    )
+    max_length_ratio: float = Field(3.0, ge=0, description="Mean tokens of the chosen against the rejected at most")
 
 
 class Train(Section):
@@ -186,6 +253,13 @@ class Train(Section):
         1024, ge=8, description="Tokens of prompt and response; longer pairs are set aside, counted"
     )
     lora: Lora | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
+    gradient_checkpointing: bool | None = Field(None, description="Memory for time; on a GPU unless set")
+    accelerate_config: Path | None = Field(
+        None, description="File of `accelerate config`: several GPUs, FSDP, DeepSpeed; batch_size is then per process"
+    )
+    report_to: tuple[str, ...] = Field((), description="trl's report_to, such as tensorboard or wandb")
+    health: Health = Health()
     save_every: int = Field(50, ge=1, description="Steps between checkpoints: what a kill costs at most")
 
 
@@ -230,7 +304,7 @@ class RunConfig(Section):
     policy: Policy
     prompts: Prompts = Prompts()
     external: tuple[ExternalSource, ...] = ()
-    engine: AnyEngine = Engine()
+    engine: AnyEngine = Auto()
     explore: Explore = Explore()
     judge: AnyJudge = MathJudge()
     refine: Refine = Refine()
@@ -251,8 +325,8 @@ class RunConfig(Section):
                 raise ValueError("evaluate.control: only a bootstrapped policy has the demonstrations that it needs")
         if self.explore.n == 0 and not self.external:
             raise ValueError("explore.n: 0 leaves nothing to judge; name [[external]] responses or raise n")
-        if isinstance(self.engine, Endpoint) and self.iterations > 1:
-            raise ValueError("engine.type: an endpoint serves one model; iteration 2 needs engine `transformers`")
+        if isinstance(self.engine, Endpoint) and self.policy.bootstrap:
+            raise ValueError("engine.type: an endpoint can't serve a policy that is made here; give policy.model")
         return self
 
     @property
@@ -261,14 +335,19 @@ class RunConfig(Section):
         return self.home / "store.duckdb"
 
 
-def load_config(path: Path | str) -> RunConfig:
-    """Read a TOML file. Raises ConfigError that lists every wrong key by its dotted path."""
+def load_config(path: Path | str, changes: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML file, then apply `changes`, each `dotted.key=value` with the value in TOML or as plain text.
+
+    Raises ConfigError that lists every wrong key by its dotted path.
+    """
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config {str(path)!r}: {error.strerror}; give the path of a run's TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not TOML: {error}") from error
+    for change in changes:
+        _apply(data, change)
     return parse_config(data, str(path))
 
 
@@ -279,6 +358,22 @@ def parse_config(data: dict[str, Any], place: str) -> RunConfig:
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise ConfigError(f"config {place!r}:\n  " + "\n  ".join(lines)) from error
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    *tables, name = key.strip().split(".")
+    if not equals or not all([*tables, name]):
+        raise ConfigError(f"--set {change!r}: write it as dotted.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for table in tables:
+        data = data.setdefault(table, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {change!r}: {table!r} is no table in this configuration")
+    data[name] = value
 
 
 def _explain(problem: Any) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rlrf.config import Endpoint, RunConfig, Sampled
-from rlrf.fingerprints import content_id
+from rlrf.config import RunConfig, Sampled
+from rlrf.fingerprints import content_id, file_digest
 from rlrf.handles import Corpus, Evaluation, Handle, Policy
 
 CODE = {
@@ -17,6 +17,7 @@ CODE = {
     "bootstrap": 1,
     "sample_prompts": 1,
     "response": 1,
+    "engine": 1,
     "explore": 1,
     "refinement": 1,
     "judge": 1,
@@ -44,9 +45,14 @@ def make_key(kind: str, **ingredients: Any) -> Key:
 
 
 def response_key(config: RunConfig, policy: Policy, sampled: Sampled) -> Key:
-    """Identity of responses apart from prompt and position: weights, sampling, seed."""
-    served = {"endpoint_model": config.engine.model} if isinstance(config.engine, Endpoint) else {}
+    """Identity of responses apart from prompt and position: weights, sampling, seed. Not the engine: any may go on."""
+    served = {"endpoint_model": policy.served_as} if policy.served_as else {}
     return make_key("response", weights=policy.policy_id, sampling=_sampling(sampled), seed=config.seed, **served)
+
+
+def engine_key(settings: dict[str, Any]) -> Key:
+    """How an engine makes responses; stored with each of them, part of no other key."""
+    return make_key("engine", **settings)
 
 
 def refinement_key(config: RunConfig, policy: Policy, judge_key: str, template_digest: str) -> Key:
@@ -131,8 +137,15 @@ def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...]) -> Key:
 
 
 def train_policy_key(config: RunConfig, base: Policy, data_digest: str, **overrides: Any) -> Key:
-    """The base's weights, the training data's contents and every training value but the checkpoint spacing."""
-    values = config.train.model_dump(mode="json", exclude={"save_every"}) | overrides
+    """The base's weights, the training data's contents and every training value that bears on the result."""
+    neutral = {"save_every", "gradient_checkpointing", "report_to", "health", "accelerate_config"}
+    values = config.train.model_dump(mode="json", exclude=neutral) | overrides
+    if values["precision"] == "auto":
+        del values["precision"]
+    if config.train.lora is not None:
+        values["adapter"] = "of the starting policy, trained on"
+    if config.train.accelerate_config is not None:
+        values["accelerate"] = file_digest(config.train.accelerate_config)
     return make_key("train_policy", base=base.policy_id, data=data_digest, seed=config.seed, **values)
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from rlrf import stages
-from rlrf.backends.training import Progress, TrainSpec, train
+from rlrf.backends.training import Progress, train
+from rlrf.backends.training_spec import TrainSpec
 from rlrf.backends.weights import weights_digest
 from rlrf.bootstrapping import demonstrations_path
 from rlrf.config import RunConfig
 from rlrf.fingerprints import file_digest
 from rlrf.handles import Handle, Policy, Run, Trained
 from storage import exports, ledger
+from tasks.engines import give_back
 from tasks.stage import Stage, stage
 
 
@@ -65,6 +67,7 @@ def _spec(stage: Stage, base: Policy, data: Path) -> TrainSpec:
 def _train(
     stage: Stage, base: Policy, spec: TrainSpec, name: str, kind: str, lineage: dict[str, Any], pair_set: str | None
 ) -> Trained:
+    give_back(stage)
     result = train(spec, lambda event: _show(stage, event))
     stage.progress.advance(max(0, result.steps - stage.progress.kept - stage.progress.produced))
     policy = Policy(policy_id=weights_digest(result.folder), name=name, folder=str(result.folder))
@@ -86,5 +89,8 @@ def _show(stage: Stage, event: Progress) -> None:
     """One event of the training process."""
     if event["event"] == "started":
         stage.progress.begin(event["steps"], event["resumed_from"] or 0, "steps")
+        facts = [f"{event['processes']} process(es) on {event['device']}", event["precision"]]
+        facts += [f"{name} {event[name]}" for name in ("adapter", "reference") if event.get(name)]
+        stage.progress.say(", ".join(facts))
     elif event["event"] == "step":
         stage.progress.advance(event["step"] - stage.progress.kept - stage.progress.produced)

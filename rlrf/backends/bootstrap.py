@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from rlrf.backends.muon import make_muon
 from rlrf.backends.tiny_tokenizer import END, train_tokenizer
 from rlrf.curriculum import Chat, Curriculum
 from rlrf.errors import TrainingError
@@ -171,7 +172,7 @@ def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("model.layers")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("model.layers")]
     return [
-        torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01),
+        make_muon(matrices, lr=MATRIX_RATE, weight_decay=0.01),
         torch.optim.AdamW(others, lr=OTHER_RATE, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
     ]
 

@@ -13,7 +13,7 @@ from jinja2.exceptions import TemplateError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from rlrf.backends.training import TrainSpec
+from rlrf.backends.training_spec import TrainSpec
 from rlrf.errors import TrainingError
 
 Columns = dict[str, list[list[int]]]
@@ -86,6 +86,14 @@ def tokenise(
     if not columns:
         raise TrainingError(f"training data {str(spec.data)!r}: all {len(rows)} rows are unusable: {dict(excluded)!r}")
     return columns, dict(excluded)
+
+
+def row_lengths(columns: Columns) -> list[int]:
+    """Tokens of each row as it goes through the model: prompt and longer response (dpo), or all (rs)."""
+    if "input_ids" in columns:
+        return [len(ids) for ids in columns["input_ids"]]
+    pairs = zip(columns["prompt_ids"], columns["chosen_ids"], columns["rejected_ids"], strict=True)
+    return [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in pairs]
 
 
 def _parse(path: Path) -> Iterator[Row]:

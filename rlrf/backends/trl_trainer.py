@@ -1,165 +1,149 @@
-"""One training with trl, inside the training process: data, trainer, checkpoints, and the result folder."""
+"""One training with trl, inside the training process: data, trainer, and the result folder."""
 
 from __future__ import annotations
 
-import json
-import logging
-import math
 import os
-import shutil
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, PeftModel
-from transformers import (
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from accelerate.utils import str_to_bool  # type: ignore[import-untyped]
+from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from transformers import Trainer, set_seed
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from rlrf.backends.local import load_model
 from rlrf.backends.model_info import check_model, load_tokenizer
-from rlrf.backends.training import RECORD_FILE, LoraSpec, TrainSpec
+from rlrf.backends.training import RECORD_FILE, TrainJob
+from rlrf.backends.training_health import check_lengths
+from rlrf.backends.training_memory import out_of_memory
+from rlrf.backends.training_policy import load_policy, save_policy, write_json
+from rlrf.backends.training_proposals import checkpointing, surprise
+from rlrf.backends.training_reference import Reference
+from rlrf.backends.training_reporter import Emit, Phases, Reporter, last_checkpoint, numbers
 from rlrf.backends.training_rows import Columns, read_rows, tokenise
-from rlrf.backends.weights import HASHED_FILES
-from rlrf.errors import TrainingError
-
-logger = logging.getLogger(__name__)
-
-Emit = Callable[[dict[str, Any]], None]
-
-ATTENTION_DROPOUT = "attention_dropout"
-"""The attribute by which transformers' attention layers keep their rate."""
-
-COMPLETE_FILE = "complete.json"
-"""Written into a checkpoint after everything else; one without it was being written when the process died."""
+from rlrf.backends.training_spec import TrainSpec
+from rlrf.errors import RlrfError, TrainingError
 
 
 class PairTrainer(DPOTrainer):
-    """DPOTrainer on rows that are tokenised already: trl 1.16 has a switch for that in SFTTrainer only."""
+    """DPOTrainer on rows that are tokenised already (trl 1.16 has a switch for that in SFTTrainer only) and with
+    reference log-probabilities that outlive the process."""
+
+    def __init__(self, *args: Any, reference: Reference, **kwargs: Any) -> None:
+        self._reference = reference
+        super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
 
-
-class Reporter(TrainerCallback):
-    """Turns the trainer's callbacks into events, marks complete checkpoints, and stops at a loss that is no number."""
-
-    def __init__(self, emit: Emit, identity: str, facts: dict[str, Any]) -> None:
-        self._emit = emit
-        self._identity = identity
-        self._facts = facts
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        at = {"pid": os.getpid(), "steps": state.max_steps, "resumed_from": state.global_step}
-        self._emit({"event": "started", **at, **self._facts})
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not logs or "loss" not in logs:
-            return
-        values = _numbers(logs)
-        if not math.isfinite(values["loss"]):
-            raise TrainingError(f"the loss is {values['loss']!r} at step {state.global_step}; lower learning_rate")
-        self._emit({"event": "step", "step": state.global_step, "steps": state.max_steps, **values})
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # transformers 5.17 takes one step too many when it resumes from a checkpoint of the last step.
-        if state.global_step >= state.max_steps:
-            control.should_save = False
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        _write_json(folder / COMPLETE_FILE, {"spec_hash": self._identity, "step": state.global_step})
-        self._emit({"event": "saved", "step": state.global_step, "steps": state.max_steps})
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        values = self._reference.values(self, dataset)
+        model: Any = self.model
+        if "ref" in getattr(model, "peft_config", {}):
+            # trl's copy of the adapter as it was; from here on its values stand for it.
+            model.delete_adapter("ref")
+        return concatenate_datasets([dataset, Dataset.from_dict(values)], axis=1)
 
 
-def run(spec: TrainSpec, identity: str, emit: Emit) -> None:
-    """Train, and make `spec.output` appear in one rename.
+def run(job: TrainJob, emit: Emit, began: float | None = None) -> None:
+    """Train, and make the spec's output appear in one rename.
+
+    `began` is when the process started, by `time.monotonic`. Under accelerate every process calls it.
 
     Raises:
         BackendError: the model folder can't be used.
-        TrainingError: the data can't be used, or the loss is no number.
+        TrainingError: the data can't be used, it doesn't fit into memory, or a health rule was broken.
     """
-    began = time.monotonic()
+    phases = Phases(time.monotonic() if began is None else began)
+    phases.end("start")
+    try:
+        _run(job, emit, phases)
+    except RlrfError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        part = next((then for done, then in (("train", "save"), ("load", "train")) if done in phases.seconds), "load")
+        raise TrainingError(surprise(job.spec, part, error)) from error
+
+
+def _run(job: TrainJob, emit: Emit, phases: Phases) -> None:
+    spec = job.spec
     disable_progress_bars()
     set_seed(spec.seed)
     check_model(spec.model)
     tokenizer = load_tokenizer(spec.model)
-    rows = read_rows(spec)
-    columns, excluded = tokenise(rows, spec, tokenizer)
-    facts = {"rows": len(next(iter(columns.values()))), "excluded": excluded}
-    # Full training needs float32: in bfloat16 a step at a usual learning rate rounds to nothing.
-    model = load_model(spec.model, spec.device, "auto" if spec.lora else "float32")
-    _disable_dropout(model)
-    trainer = _trainer(spec, model, columns, tokenizer, spec.work / identity)
-    trainer.add_callback(Reporter(emit, identity, facts))
-    trainer.train(resume_from_checkpoint=_last_checkpoint(spec.work / identity, identity))
-    metrics = [_numbers(entry) for entry in trainer.state.log_history if "loss" in entry]
+    columns, excluded = tokenise(read_rows(spec), spec, tokenizer)
+    check_lengths(spec, columns)
+    facts: dict[str, Any] = {"rows": len(next(iter(columns.values()))), "excluded": excluded}
+    trainer, how = _trainer(job, columns, tokenizer, phases)
+    trainer.add_callback(Reporter(emit, job, trainer, columns, facts | how))
+    trainer.train(resume_from_checkpoint=last_checkpoint(job))
+    phases.end("train")
+    partial = job.folder / "result"
+    save_policy(job, trainer, partial)
+    phases.end("save")
     record = {
-        "spec_hash": identity,
+        "spec_hash": job.identity,
         "spec": spec.model_dump(mode="json"),
         "steps": trainer.state.global_step,
-        "seconds": round(time.monotonic() - began, 3),
-        "metrics": metrics,
+        "seconds": round(time.monotonic() - phases.began, 3),
+        "phases": phases.seconds,
+        "metrics": [numbers(entry) for entry in trainer.state.log_history if "loss" in entry],
         **facts,
     }
-    partial = spec.work / identity / "result"
-    _save(spec, trainer.accelerator.unwrap_model(trainer.model), partial)
-    _write_json(partial / RECORD_FILE, record)
-    partial.rename(spec.output)
+    if trainer.accelerator.is_main_process:
+        write_json(partial / RECORD_FILE, record)
+        partial.rename(spec.output)
+    trainer.accelerator.end_training()
+    emit({"event": "finished", **{name: record[name] for name in ("steps", "seconds", "phases")}})
 
 
-def _trainer(spec: TrainSpec, model: PreTrainedModel, columns: Columns, tokenizer: Any, work: Path) -> Trainer:
-    options: dict[str, Any] = {
-        "model": model,
-        "train_dataset": Dataset.from_dict(columns),
-        "processing_class": tokenizer,
-        "peft_config": _lora(spec.lora) if spec.lora else None,
+def _trainer(job: TrainJob, columns: Columns, tokenizer: Any, phases: Phases) -> tuple[Trainer, dict[str, Any]]:
+    """The trainer, and how it trains, for the record."""
+    spec = job.spec
+    # Before the model: DeepSpeed's config decides how it is loaded.
+    arguments = _arguments(job)
+    model, lora = load_policy(job, arguments)
+    options = {"train_dataset": Dataset.from_dict(columns), "processing_class": tokenizer, "peft_config": lora}
+    precision = "bfloat16" if arguments.bf16 else "float32"
+    how = {
+        "processes": arguments.world_size,
+        "device": str(arguments.device.type),
+        "precision": precision,
+        "adapter": ("continued" if job.adapter else "new") if spec.lora else None,
     }
     if spec.method == "rs":
-        rs_args = SFTConfig(**_arguments(spec, work))
-        rs_trainer: Trainer = SFTTrainer(args=rs_args, **options)
-        return rs_trainer
-    mixed = spec.sft_weight > 0
-    # Reference log-probabilities are computed once, before training: one model in memory, one pass for all epochs.
-    dpo_args = DPOConfig(
-        **_arguments(spec, work),
-        beta=spec.beta,
-        loss_type=["sigmoid", "sft"] if mixed else ["sigmoid"],
-        loss_weights=[1.0, spec.sft_weight] if mixed else None,
-        precompute_ref_log_probs=True,
-        disable_dropout=False,
-    )
-    dpo_trainer: Trainer = PairTrainer(args=dpo_args, **options)
-    return dpo_trainer
+        trainer: Trainer = SFTTrainer(model=model, args=arguments, **options)
+        phases.end("load")
+    else:
+        reference = Reference(job, columns, f"{precision}, weights {model.dtype}")
+        trainer = PairTrainer(model=model, args=arguments, reference=reference, **options)
+        phases.end("load")
+        phases.seconds["reference"] = round(reference.seconds, 3)
+        phases.seconds["load"] = round(phases.seconds["load"] - reference.seconds, 3)
+        how["reference"] = reference.state
+    return trainer, how
 
 
-def _arguments(spec: TrainSpec, work: Path) -> dict[str, Any]:
-    """The arguments that trl's trainers share; no max_length, as the rows are within it already and must not be cut."""
-    on_cpu = spec.device == "cpu" or not torch.cuda.is_available()
-    return {
-        "output_dir": str(work),
+def _arguments(job: TrainJob) -> Any:
+    """DPOConfig or SFTConfig; no max_length, as the rows are within it already and must not be cut."""
+    spec = job.spec
+    asked_for_cpu = spec.device == "cpu" or str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false"))
+    on_cpu = bool(asked_for_cpu) or not torch.cuda.is_available()
+    if on_cpu and job.launch and job.launch.sharded:
+        config = str(job.launch.config)
+        raise TrainingError(f"train.accelerate_config {config!r} splits the model over GPUs, and there are none to use")
+    bf16 = spec.precision == "bfloat16" or (spec.precision == "auto" and not on_cpu)
+    # accelerate would take its config's precision where trl's is off; here the spec decides.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(spec.work / "tensorboard"))
+    shared: dict[str, Any] = {
+        "output_dir": str(job.folder),
+        "run_name": spec.output.name,
         "learning_rate": spec.learning_rate,
         "num_train_epochs": spec.epochs or 1.0,
         "max_steps": spec.max_steps or -1,
@@ -177,77 +161,26 @@ def _arguments(spec: TrainSpec, work: Path) -> dict[str, Any]:
         "save_total_limit": 2,
         "logging_steps": spec.log_every,
         "logging_nan_inf_filter": False,
-        "report_to": "none",
+        "report_to": list(spec.report_to) or "none",
         "disable_tqdm": True,
         "use_cpu": on_cpu,
-        "bf16": not on_cpu,
-        "gradient_checkpointing": spec.gradient_checkpointing,
+        "bf16": bf16,
+        "gradient_checkpointing": checkpointing(spec, not on_cpu),
     }
+    arguments = SFTConfig(**shared) if spec.method == "rs" else DPOConfig(**shared, **_pair_arguments(spec))
+    if on_cpu:
+        # Several processes get "cpu:0" from accelerate, a place from which torch 2.13 can't restore an optimizer.
+        arguments._setup_devices = torch.device("cpu")
+    return arguments
 
 
-def _lora(lora: LoraSpec) -> LoraConfig:
-    target = lora.target_modules
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=target if isinstance(target, str) else list(target),
-        task_type="CAUSAL_LM",
-    )
-
-
-def _disable_dropout(model: PreTrainedModel) -> None:
-    """The model's own dropout, before an adapter with its own is put on: policy and reference must agree at step 0."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        elif hasattr(module, ATTENTION_DROPOUT):
-            setattr(module, ATTENTION_DROPOUT, 0.0)
-
-
-def _last_checkpoint(folder: Path, identity: str) -> str | None:
-    """The complete checkpoint of the highest step; others are named in the log and left alone."""
-    complete: dict[int, Path] = {}
-    for checkpoint in sorted(folder.glob("checkpoint-*")):
-        marker = checkpoint / COMPLETE_FILE
-        content = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
-        if content.get("spec_hash") == identity:
-            complete[content["step"]] = checkpoint
-        else:
-            logger.warning("ignoring checkpoint %r: not complete, or of another spec", str(checkpoint))
-    return str(complete[max(complete)]) if complete else None
-
-
-def _save(spec: TrainSpec, model: Any, folder: Path) -> None:
-    """Weights of `model`, a PreTrainedModel or a PeftModel, in the base's dtype; all else as the base has it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
-        model = model.merge_and_unload()
-    model.to(_stored_dtype(spec.model)).save_pretrained(folder)
-    for path in (path for pattern in HASHED_FILES for path in spec.model.glob(pattern)):
-        if "safetensors" not in path.name:
-            (folder / path.relative_to(spec.model)).parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, folder / path.relative_to(spec.model))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    _write_json(folder / "config.json", {**config, "use_cache": True})
-
-
-def _stored_dtype(folder: Path) -> torch.dtype:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    name = config.get("dtype") or config.get("torch_dtype") or "float32"
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TrainingError(f"{str(folder / 'config.json')!r}: dtype {name!r} isn't one of torch's; mend config.json")
-    return dtype
-
-
-def _numbers(logs: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Through a rename, so that the file is whole or absent."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(path)
+def _pair_arguments(spec: TrainSpec) -> dict[str, Any]:
+    mixed = spec.sft_weight > 0
+    return {
+        "beta": spec.beta,
+        "loss_type": ["sigmoid", "sft"] if mixed else ["sigmoid"],
+        "loss_weights": [1.0, spec.sft_weight] if mixed else None,
+        # Computed once, before training: one model in memory, one pass for all epochs.
+        "precompute_ref_log_probs": True,
+        "disable_dropout": False,
+    }

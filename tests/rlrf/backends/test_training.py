@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -21,67 +22,19 @@ from safetensors.torch import load_file
 
 from rlrf.backends.local import LocalGenerator
 from rlrf.backends.model_info import load_tokenizer
-from rlrf.backends.training import LoraSpec, Progress, TrainSpec, read_spec, spec_hash, train
+from rlrf.backends.training import Progress, plan, read_job, spec_hash, train
 from rlrf.backends.training_rows import read_rows, tokenise
-from rlrf.backends.trl_trainer import run
+from rlrf.backends.training_spec import LoraSpec, TrainSpec
 from rlrf.backends.weights import weights_digest
 from rlrf.errors import BackendError, TrainingError
 from rlrf.records import Request, Sampling
+from tests.rlrf.backends.small_trainings import build_spec, pair, run_here, say, steps_of, write
 from tests.rlrf.backends.tiny_model import build_tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def say(role: str, content: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": content}]
-
-
-def pair(i: int, answer: str | None = None) -> dict[str, Any]:
-    return {
-        "prompt": say("user", f"{i} + {i + 1}?"),
-        "chosen": say("assistant", answer or f"Step 1: {i} + {i + 1} = {2 * i + 1}. #### {2 * i + 1}"),
-        "rejected": say("assistant", f"Tom had {i} marbles."),
-    }
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def build_spec(model: Path, folder: Path, **changes: Any) -> TrainSpec:
-    data = folder / "pairs.jsonl"
-    if not data.exists():
-        write(data, [pair(i) for i in range(24)])
-    fixed = {
-        "method": "dpo",
-        "model": model,
-        "data": data,
-        "output": folder / "out",
-        "learning_rate": 1e-2,
-        "max_steps": 6,
-        "batch_size": 8,
-        "max_length": 128,
-        "log_every": 1,
-        "device": "cpu",
-    }
-    return TrainSpec(**{**fixed, **changes})
-
-
-def run_here(spec: TrainSpec) -> list[Progress]:
-    """Train within this process: the same code without five seconds of imports."""
-    events: list[Progress] = []
-    identity = spec_hash(spec)
-    (spec.work / identity).mkdir(parents=True, exist_ok=True)
-    run(spec, identity, events.append)
-    return events
-
-
-def steps_of(events: list[Progress]) -> list[Progress]:
-    return [event for event in events if event["event"] == "step"]
 
 
 def test_dpo_lowers_the_loss_and_makes_a_model_that_answers(model: Path, tmp_path: Path) -> None:
@@ -251,8 +204,9 @@ def test_a_finished_output_is_returned_at_once_and_never_overwritten(model: Path
 PARENT = """
 import sys
 from pathlib import Path
-from rlrf.backends.training import read_spec, train
-train(read_spec(Path(sys.argv[1])), lambda event: print(event["event"], event.get("pid"), flush=True))
+from rlrf.backends.training import train
+from rlrf.backends.training_spec import TrainSpec
+train(TrainSpec.model_validate_json(Path(sys.argv[1]).read_text()), lambda event: print(event["event"], event.get("pid"), flush=True))
 """
 
 
@@ -372,13 +326,13 @@ def test_a_bad_value_is_refused(model: Path, tmp_path: Path, name: str, value: o
         build_spec(model, tmp_path, **{name: value})
 
 
-def test_a_spec_file_says_where_it_is_wrong(model: Path, tmp_path: Path) -> None:
-    spec = build_spec(model, tmp_path, lora=LoraSpec(r=4, alpha=8))
-    (tmp_path / "spec.json").write_text(spec.model_dump_json())
-    assert read_spec(tmp_path / "spec.json") == spec
-    (tmp_path / "spec.json").write_text(spec.model_dump_json().replace('"r":4', '"r":"four"'))
+def test_a_job_file_says_where_it_is_wrong(model: Path, tmp_path: Path) -> None:
+    job = plan(build_spec(model, tmp_path, lora=LoraSpec(r=4, alpha=8)))
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    assert read_job(tmp_path / "job.json") == job
+    (tmp_path / "job.json").write_text(job.model_dump_json().replace('"r":4', '"r":"four"'))
     with pytest.raises(TrainingError, match=r"lora\.r"):
-        read_spec(tmp_path / "spec.json")
+        read_job(tmp_path / "job.json")
 
 
 def test_the_hash_is_of_content_and_settings_not_places(model: Path, tmp_path: Path) -> None:
@@ -391,3 +345,23 @@ def test_the_hash_is_of_content_and_settings_not_places(model: Path, tmp_path: P
     assert spec_hash(spec.model_copy(update={"data": other})) != spec_hash(spec)
     rs = spec.model_copy(update={"method": "rs"})
     assert spec_hash(rs.model_copy(update={"beta": 0.2})) == spec_hash(rs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method": "dpo"}, "72c92dd961e87fadf3d0f69e71208b43"),
+        ({"method": "rs"}, "0d1524f0a23b458a8b76eb8be18610dd"),
+        ({"method": "dpo", "lora": {"r": 4, "alpha": 8}}, "83ef0ab838149a9355c613a2b0fb4353"),
+        ({"method": "dpo", "sft_weight": 1.0, "schedule": "linear", "seed": 3}, "10d21772dac1c64730cb1d45f5c6f3b9"),
+    ],
+)
+def test_hashes_that_name_checkpoints_on_disk_stay(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    """Fields that came later leave the hash of a spec that doesn't use them alone."""
+    header = b'{"w": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"ab")
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    fixed = {"model": tmp_path, "data": tmp_path / "pairs.jsonl", "output": tmp_path / "out"}
+    values = {"learning_rate": 1e-3, "max_steps": 3, "batch_size": 2, "max_length": 64}
+    assert spec_hash(TrainSpec(**fixed, **values, **changes)) == expected
