@@ -1,21 +1,28 @@
-# make demo   set up and turn the whole wheel (QUICK=1: a short look)
+# make demo   set up and turn the whole wheel (QUICK=1: a short look; ENGINE=vllm: on a vLLM server)
 # make test   set up and run every test
+# make engine set up the vLLM environment that ENGINE=vllm and the tests of it use
 # make check  lint, types, import contracts, tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CONFIG := deployments/$(if $(QUICK),demo-quick,demo).toml
+DEMO := $(if $(QUICK),demo-quick,demo)
+CHANGES := $(if $(ENGINE),--set engine.type=$(ENGINE) --set home=runs/$(DEMO)-$(ENGINE))
 export PREFECT_HOME ?= $(CURDIR)/runs/prefect
 # One thread: the shipped model is so small that a second one only gets in the way of a neighbour.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint clean
-demo: $(VENV)/.installed
+.PHONY: demo test engine check lint clean
+demo: $(VENV)/.installed $(if $(filter vllm,$(ENGINE)),engine)
 	mkdir -p "$(PREFECT_HOME)"
-	$(BIN)/rlrf run $(CONFIG)
+	$(BIN)/rlrf run deployments/$(DEMO).toml $(CHANGES)
 
+# Without an engine the tests of vLLM are skipped, each with the reason.
 test: $(VENV)/.installed
+	-$(BIN)/rlrf engine install
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+engine: $(VENV)/.installed
+	$(BIN)/rlrf engine install
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flows.engine_cli import doctor, engine_app
 from rlrf.errors import RlrfError, StoppedError
 from rlrf.terminal import visible
 
@@ -18,6 +19,7 @@ for _name, _value in {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
@@ -27,29 +29,35 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 out = Console()
 err = Console(stderr=True)
 
+app.add_typer(engine_app, name="engine")
+app.command()(doctor)
+
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file", metavar="CONFIG")]
 StorePath = Annotated[
     Path, typer.Argument(help="A store, or the `home` folder that holds store.duckdb", metavar="HOME")
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one value: --set engine.type=vllm", metavar="KEY=VALUE")
 ]
 Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]
 
 
 @app.command()
-def run(config: ConfigPath) -> None:
+def run(config: ConfigPath, changes: Changes = None) -> None:
     """Turn the wheel as CONFIG says; what is already there is not done again."""
     from flows.running import run_flywheel
 
-    run_flywheel(config, out)
+    run_flywheel(config, out, changes or ())
 
 
 @app.command()
-def plan(config: ConfigPath) -> None:
+def plan(config: ConfigPath, changes: Changes = None) -> None:
     """Say what `run` would do, what it would reuse and why; start nothing."""
     from flows.plan import plan as make_plan
     from flows.tables import plan_table
     from rlrf.config import load_config
 
-    out.print(plan_table(make_plan(load_config(config))))
+    out.print(plan_table(make_plan(load_config(config, changes or ()))))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.iteration import iteration
 from flows.preflight import check_corpus, preflight
+from rlrf.backends.opening import stop_engine
 from rlrf.config import RunConfig
 from rlrf.errors import StoppedError
 from rlrf.handles import Corpus, Outcome, Policy, Run
@@ -31,6 +32,8 @@ def flywheel(config: RunConfig, run_id: str | None = None) -> str:
     except BaseException as error:
         finish_run(run, "failed", f"{type(error).__name__}: {error}")
         raise
+    finally:
+        stop_engine(lambda text: None)
     finish_run(run, "completed")
     return run.run_id
 
@@ -43,7 +46,7 @@ def turn(run: Run, corpus: Corpus, base: Policy) -> None:
     start_champion(run, base)
     steps = idle = 0
     for number in range(1, config.iterations + 1):
-        outcome = iteration(run, corpus, best.policy, number)
+        outcome = iteration(run, corpus, base if best is first else best.policy, number)
         decision = decide(run, number, outcome.evaluation, best)
         record(run, "policy", outcome, decision)
         steps += outcome.steps

@@ -6,7 +6,6 @@ from typing import Any
 
 from flows.preflight import preflight
 from rlrf import judging, stages
-from rlrf.backends.weights import resolve_model, weights_digest
 from rlrf.bootstrapping import demonstrations_path
 from rlrf.config import RunConfig
 from rlrf.exploring import plan_responses
@@ -16,6 +15,7 @@ from rlrf.ingesting import source_digests
 from rlrf.stages import Key
 from storage import corpora, ledger, planning, rows
 from storage.store import Store, open_store
+from tasks.first_policy import configured_policy
 from tasks.refine import refinement_key
 from tasks.train_policy import control_key
 
@@ -42,7 +42,7 @@ Chain = Generator[Step, Any, None]
 
 def plan(config: RunConfig) -> list[Step]:
     """The steps of a run of this configuration. Raises what `preflight` raises."""
-    preflight(config)
+    config = preflight(config)
     return list(Planner(config, open_store(config.store_path)).steps())
 
 
@@ -157,8 +157,7 @@ class Planner:
 
     def loaded_policy(self) -> Policy:
         """The configured model."""
-        folder = resolve_model(str(self.config.policy.model))
-        return Policy(policy_id=weights_digest(folder), name=folder.name, folder=str(folder))
+        return configured_policy(self.config)
 
     def result(self, step: Step, done: Handle | None) -> Any:
         """What the finished stage returned, or None."""

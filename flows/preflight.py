@@ -1,9 +1,11 @@
 """All that can be known to be wrong before anything starts."""
 
 from rlrf import judging
+from rlrf.backends.endpoint_settings import read_key
+from rlrf.backends.opening import resolve
 from rlrf.backends.weights import resolve_model
 from rlrf.bootstrapping import write_bootstrap_files
-from rlrf.config import RunConfig
+from rlrf.config import Endpoint, RubricJudge, RunConfig
 from rlrf.errors import ConfigError
 from rlrf.handles import Corpus
 from rlrf.ingesting import source_digests
@@ -11,7 +13,7 @@ from storage.store import open_store
 
 
 def preflight(config: RunConfig) -> RunConfig:
-    """Check files, model, template, judge and store; returns the configuration it was given.
+    """Check files, model, template, engine, judge and store; returns the configuration with `auto` engines decided.
 
     Raises ConfigError, DataError, BackendError or StoreError with the place, the value and the remedy. Rows of the
     files are checked by the first stage, before any model is loaded.
@@ -22,7 +24,7 @@ def preflight(config: RunConfig) -> RunConfig:
     if config.policy.model is not None:
         _check_model(config, config.policy.model)
     _check_judge(config)
-    return config
+    return _with_engines(config)
 
 
 def check_corpus(config: RunConfig, corpus: Corpus) -> None:
@@ -53,7 +55,18 @@ def _check_model(config: RunConfig, model: str) -> None:
         )
 
 
+def _with_engines(config: RunConfig) -> RunConfig:
+    """What `auto` stands for here; the keys that name environment variables are looked up."""
+    changes: dict[str, object] = {"engine": resolve(config.engine)}
+    if isinstance(config.judge, RubricJudge):
+        changes["judge"] = config.judge.model_copy(update={"engine": resolve(config.judge.engine)})
+    for engine in (config.engine, getattr(config.judge, "engine", None)):
+        if isinstance(engine, Endpoint) and engine.api_key_env:
+            read_key(engine.api_key_env, engine.base_urls[0])
+    return config.model_copy(update=changes)
+
+
 def _check_judge(config: RunConfig) -> None:
-    aspects = judging.build_judge(config.judge).aspects
+    aspects = judging.described(config.judge).aspects
     if config.evaluate.aspect not in aspects:
         raise ConfigError(f"evaluate.aspect = {config.evaluate.aspect!r} is none of the judge's aspects {aspects!r}")

@@ -1,5 +1,6 @@
 """`rlrf run`: the flywheel in this process, with its results and where they are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -11,22 +12,24 @@ from flows.flywheel import flywheel
 from flows.preflight import preflight
 from flows.reporting import write_report
 from flows.temporary_server import start_temporary_server
-from rlrf.config import Endpoint, load_config
+from rlrf.backends.opening import described
+from rlrf.config import Auto, Client, RunConfig, load_config
 from rlrf.handles import Run
 from storage import ledger, reading
 from storage.store import open_store
 
 
-def run_flywheel(config_path: Path, out: Console) -> None:
-    """Check, run, report. Raises RlrfError for what can be explained."""
-    config = preflight(load_config(config_path))
+def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -> None:
+    """Check, run, report. `changes` are KEY=VALUE. Raises RlrfError for what can be explained."""
+    config = preflight(load_config(config_path, changes))
     store, run_id, started = open_store(config.store_path), str(uuid4()), monotonic()
     for killed in ledger.mark_killed(store, config.name):
-        engine = config.engine
-        batch = engine.concurrency if isinstance(engine, Endpoint) else engine.batch_size
-        said = f"was killed: its rows are kept; what was under way, at most {batch:,} responses, is repeated"
+        said = (
+            f"was killed: its rows are kept; what was under way, at most {in_flight(config):,} responses, is repeated"
+        )
         out.print(f"Run {killed[:8]} {said}", soft_wrap=True)
     out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False, soft_wrap=True)
+    out.print(f"engine   {described(config.engine)}", markup=False, soft_wrap=True)
     start_temporary_server()
     flywheel(config, run_id)
     report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
@@ -39,3 +42,11 @@ def run_flywheel(config_path: Path, out: Console) -> None:
     out.print(f"store    {config.store_path}", markup=False, soft_wrap=True)
     out.print(f"champion {champion.folder if champion else 'none'}", markup=False, soft_wrap=True)
     out.print(f"report   {report}", markup=False, soft_wrap=True)
+
+
+def in_flight(config: RunConfig) -> int:
+    """Responses that are generated together at most: what a kill costs."""
+    engine = config.engine
+    if isinstance(engine, Client):
+        return engine.concurrency * engine.choices_per_request
+    return 0 if isinstance(engine, Auto) else engine.batch_size

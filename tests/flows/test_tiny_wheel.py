@@ -13,6 +13,9 @@ name = "tiny"
 home = "{home}"
 iterations = 1
 
+[engine]
+type = "transformers"
+
 [policy.bootstrap]
 prompts = 40
 held_out = 12
