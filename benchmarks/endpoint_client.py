@@ -26,13 +26,13 @@ from typing import Any
 
 import aiohttp
 
-from rlrf.backends.endpoint import EndpointGenerator
+from rlrf.backends.endpoint.generator import EndpointGenerator
 from rlrf.exploring import Planned, plan_responses
 from rlrf.fingerprints import content_id
 from rlrf.records import Completion, Prompt, Request, Sampling
 from storage.rows import add_prompts, add_results
 from storage.store import Store, open_store
-from tests.rlrf.backends.misbehaving_server import MODEL, MisbehavingServer
+from tests.rlrf.backends.endpoint.misbehaving_server import MODEL, MisbehavingServer
 
 WORK = ((256, 8), (2048, 1))
 """Chats, and responses to each."""

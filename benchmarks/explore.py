@@ -29,8 +29,9 @@ import torch
 
 from benchmarks.engine_kills import server_of
 from benchmarks.shapes import SHAPES, build_shape
-from rlrf.backends.engine_env import find_engine
-from rlrf.backends.engine_pool import pool
+from rlrf.backends.engine.env import find_engine
+from rlrf.backends.engine.generator import open_vllm
+from rlrf.backends.engine.pool import pool
 from rlrf.backends.local import LocalGenerator
 from rlrf.backends.protocols import Generator
 from rlrf.config import Vllm
@@ -83,7 +84,7 @@ class Bench:
 
     def rlrf(self, store: Store, turn: int) -> Measured:
         """What the stage does: plan, subtract what is there, generate, make durable."""
-        generator = pool.generator(self.engine, self.model, lora_rank=None, logs=self.folder, say=lambda text: None)
+        generator = open_vllm(pool, self.engine, self.model, lora_rank=None, logs=self.folder, say=lambda text: None)
         return self.stored(generator, store, turn)
 
     def stored(self, generator: Generator, store: Store, turn: int) -> Measured:
@@ -235,7 +236,7 @@ def main() -> None:
         for turn in range(arguments.turns):
             ours.append(bench.rlrf(store, 10 + turn))
             bare.append(bench.bare(100 + turn))
-        settings = pool.generator(bench.engine, model, lora_rank=None, logs=folder, say=lambda text: None).settings
+        settings = open_vllm(pool, bench.engine, model, lora_rank=None, logs=folder, say=lambda text: None).settings
         pool.stop(lambda text: None)
         offline = bench.offline(arguments.turns)
         local = LocalGenerator(model, batch_size=256 if torch.cuda.is_available() else 128)

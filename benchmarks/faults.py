@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlrf.backends.endpoint import EndpointGenerator
+from rlrf.backends.endpoint.generator import EndpointGenerator
 from rlrf.errors import BackendError
 from rlrf.exploring import Planned, plan_responses
 from rlrf.fingerprints import content_id
 from rlrf.records import Completion, Failure, Prompt, Request, Sampling
 from storage.rows import add_prompts, add_results, existing
 from storage.store import Store, open_store
-from tests.rlrf.backends.misbehaving_server import MODEL, MisbehavingServer
+from tests.rlrf.backends.endpoint.misbehaving_server import MODEL, MisbehavingServer
 
 PROMPTS, RESPONSES = 8, 8
 KEY = content_id("benchmark", "faults")

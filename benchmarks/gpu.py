@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.shapes import SHAPES, build_shape
-from rlrf.backends.engine_env import has_cuda
-from rlrf.backends.engine_pool import pool
-from rlrf.backends.training import train
-from rlrf.backends.training_spec import LoraSpec, TrainSpec
-from rlrf.config import Vllm
+from rlrf.backends.engine.env import has_cuda
+from rlrf.backends.engine.generator import open_vllm
+from rlrf.backends.engine.pool import pool
+from rlrf.backends.training.spec import TrainSpec
+from rlrf.backends.training.train import train
+from rlrf.config import Lora, Vllm
 from rlrf.records import Completion, Request, Sampling
 
 UNMEASURED = "not measured (no GPU)"
@@ -64,8 +65,8 @@ class Idle:
 def explored(engine: Vllm, model: Path, lora: bool, logs: Path, prompts: int, max_tokens: int) -> tuple[float, float]:
     """Seconds until the first answer, and until the last."""
     rank = RANK if lora else None
-    generator = pool.generator(
-        engine, model, lora_rank=rank, logs=logs, say=lambda text: print(f"  {text}", file=sys.stderr)
+    generator = open_vllm(
+        pool, engine, model, lora_rank=rank, logs=logs, say=lambda text: print(f"  {text}", file=sys.stderr)
     )
     requests = [
         Request(f"{p}-{i}", ({"role": "user", "content": f"What is {p} + {p * 7 % 89}?"},), 1000 * p + i)
@@ -100,7 +101,7 @@ def handover(folder: Path, model: Path, lora: bool, prompts: int, max_tokens: in
         max_steps=steps,
         batch_size=16,
         max_length=512,
-        lora=LoraSpec(r=RANK, alpha=2 * RANK) if lora else None,
+        lora=Lora(r=RANK, alpha=2 * RANK) if lora else None,
     )
     engine, times = Vllm(type="vllm", kv_cache_gib=0.25), dict[str, float]()
     with Idle() as idle:

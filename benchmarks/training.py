@@ -31,9 +31,10 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from benchmarks.shapes import SHAPES, build_shape
 from rlrf.backends.local import load_model
 from rlrf.backends.model_info import load_tokenizer
-from rlrf.backends.training import RECORD_FILE, plan
-from rlrf.backends.training_spec import LoraSpec, TrainSpec
-from rlrf.backends.trl_trainer import run
+from rlrf.backends.training.spec import TrainSpec
+from rlrf.backends.training.train import RECORD_FILE, plan
+from rlrf.backends.training.trainer import run
+from rlrf.config import Lora
 
 UNMEASURED = "not measured (no GPU)"
 WORDS = ("Anna", "has", "12", "apples", "and", "buys", "7", "more", "so", "she", "shares", "19", "with", "4", "friends")
@@ -166,7 +167,7 @@ def compare(model: Path, folder: Path, lora: bool, turns: int, pairs: int, words
                 max_length=4096,
                 log_every=1,
                 seed=max(0, number),
-                lora=LoraSpec(r=16, alpha=32) if lora else None,
+                lora=Lora(r=16, alpha=32) if lora else None,
             )
             print(f"  turn {number + 1} of {turns}, {name}", file=sys.stderr)
             turn = measured(side, spec)

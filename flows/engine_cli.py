@@ -23,7 +23,7 @@ def install(
     reinstall: Annotated[bool, typer.Option("--reinstall", help="Build it anew even where it is whole")] = False,
 ) -> None:
     """Build the environment that engine `vllm` is started from; does nothing where it is there."""
-    from rlrf.backends.engine_install import install_engine
+    from rlrf.backends.engine.install import install_engine
 
     install_engine(_say, reinstall=reinstall)
 
@@ -32,7 +32,7 @@ def install(
 def engine_status() -> None:
     """Say which vLLM environment there is, and whether it is what would be installed. Exit code 1 where none is."""
     from rlrf.backends.doctor import check_engine
-    from rlrf.backends.engine_env import has_cuda
+    from rlrf.backends.engine.env import has_cuda
 
     finding = check_engine(has_cuda())
     _say(f"{finding.found}; {finding.remedy}" if finding.remedy else finding.found)

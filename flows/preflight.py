@@ -1,7 +1,7 @@
 """All that can be known to be wrong before anything starts."""
 
 from rlrf import judging
-from rlrf.backends.endpoint_settings import read_key
+from rlrf.backends.endpoint.settings import read_key
 from rlrf.backends.opening import resolve
 from rlrf.backends.weights import resolve_model
 from rlrf.bootstrapping import write_bootstrap_files

@@ -22,9 +22,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, and a key that nobody knows is an error."""
+    """Base of every section: frozen; a key that nobody knows is an error, and so is a number that is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Bootstrap(Section):
@@ -219,7 +219,10 @@ class Pairs(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters; the result is merged into a full folder, the adapter kept beside it."""
+    """A low-rank adapter (Hu et al. 2021); the result is merged into a full folder, the adapter kept beside it.
+
+    The adapter of a policy that was itself trained with the same r, alpha and target_modules is trained on.
+    """
 
     r: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)

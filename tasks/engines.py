@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlrf.backends.engine_env import has_cuda
+from rlrf.backends.engine.env import has_cuda
 from rlrf.backends.opening import Opening, open_generator, stop_engine
 from rlrf.backends.protocols import Generator
 from rlrf.config import AnyEngine, Endpoint, Vllm

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rlrf import stages
-from rlrf.backends.training import Progress, train
-from rlrf.backends.training_spec import TrainSpec
+from rlrf.backends.training.spec import TrainSpec
+from rlrf.backends.training.train import Progress, train
 from rlrf.backends.weights import weights_digest
 from rlrf.bootstrapping import demonstrations_path
 from rlrf.config import RunConfig

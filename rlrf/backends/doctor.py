@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from rlrf.backends.engine_env import BUILT_FILE, TESTED, VARIABLE, engine_folder, find_engine
-from rlrf.backends.engine_install import built_here, is_current, recipe
+from rlrf.backends.engine.env import BUILT_FILE, TESTED, VARIABLE, engine_folder, find_engine
+from rlrf.backends.engine.install import built_here, is_current, recipe
 from rlrf.backends.gpus import Gpu, gpus
 from rlrf.errors import BackendError
 

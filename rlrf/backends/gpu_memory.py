@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-QUERY_SECONDS = 30.0
+from rlrf.backends.gpus import ask_driver
+from rlrf.errors import BackendError
+
 POLL_SECONDS = 0.2
 TOLERANCE = 256 * 2**20
 """Bytes by which other processes' use may have grown since."""
@@ -24,17 +24,10 @@ class Waited:
 
 def memory_in_use() -> dict[str, int]:
     """Bytes in use by a GPU's uuid; empty where there is no nvidia-smi, or it doesn't tell."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return {}
-    query = [tool, "--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(
-            query, capture_output=True, text=True, errors="replace", timeout=QUERY_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        pairs = [line.rpartition(",") for line in ask_driver("uuid,memory.used")]
+    except BackendError:
         return {}
-    pairs = [line.rpartition(",") for line in done.stdout.splitlines()]
     return {uuid.strip(): int(used) * 2**20 for uuid, _, used in pairs if used.strip().isdigit()}
 
 

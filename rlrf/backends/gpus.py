@@ -28,10 +28,20 @@ def gpus() -> tuple[Gpu, ...]:
 
     Raises BackendError where nvidia-smi is there and fails, with its own words.
     """
-    tool = shutil.which("nvidia-smi")
-    if tool is None or os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in {"", "-1"}:
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in {"", "-1"}:
         return ()
-    query = [tool, "--query-gpu=name,driver_version,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    return tuple(map(_gpu, ask_driver("name,driver_version,memory.total,memory.free")))
+
+
+def ask_driver(fields: str) -> list[str]:
+    """A line of comma-separated values per GPU; none where nvidia-smi isn't on PATH or finds none.
+
+    Raises BackendError where nvidia-smi is there and fails, with its own words.
+    """
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
             query, capture_output=True, text=True, errors="replace", timeout=QUERY_SECONDS, check=False
@@ -43,11 +53,11 @@ def gpus() -> tuple[Gpu, ...]:
     except OSError as error:
         raise BackendError(f"{tool!r}: {error.strerror}; mend the driver, or take it off PATH") from error
     if "No devices were found" in done.stdout:
-        return ()
+        return []
     if done.returncode:
         words = (done.stdout + done.stderr).strip().splitlines()[:1] or [f"exit code {done.returncode}"]
         raise BackendError(f"{tool!r} fails: {words[0]!r}; mend the driver, or set CUDA_VISIBLE_DEVICES= to do without")
-    return tuple(map(_gpu, filter(None, done.stdout.splitlines())))
+    return [line for line in done.stdout.splitlines() if line]
 
 
 def _gpu(line: str) -> Gpu:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from rlrf.backends.engine_env import find_engine, has_cuda
+from rlrf.backends.engine.env import find_engine, has_cuda
 from rlrf.backends.protocols import Generator
 from rlrf.config import AnyEngine, Auto, Endpoint, Engine, Scripted, Vllm
 from rlrf.errors import BackendError, ConfigError
@@ -60,9 +60,10 @@ def open_generator(engine: AnyEngine, folder: str | Path, opening: Opening) -> G
     if isinstance(engine, Endpoint):
         return _open_endpoint(engine, opening)
     if isinstance(engine, Vllm):
-        from rlrf.backends.engine_pool import pool
+        from rlrf.backends.engine.generator import open_vllm
+        from rlrf.backends.engine.pool import pool
 
-        return pool.generator(engine, Path(folder), lora_rank=opening.lora_rank, logs=opening.logs, say=opening.say)
+        return open_vllm(pool, engine, Path(folder), lora_rank=opening.lora_rank, logs=opening.logs, say=opening.say)
     if isinstance(engine, Scripted):
         from rlrf.backends.scripted import ScriptedGenerator
 
@@ -74,14 +75,14 @@ def open_generator(engine: AnyEngine, folder: str | Path, opening: Opening) -> G
 
 def stop_engine(say: Callable[[str], None]) -> None:
     """Stop the server that the stages share, if one runs: training needs its memory, and a run leaves none behind."""
-    from rlrf.backends.engine_pool import pool
+    from rlrf.backends.engine.pool import pool
 
     pool.stop(say)
 
 
 def _open_endpoint(engine: Endpoint, opening: Opening) -> Generator:
-    from rlrf.backends.endpoint import EndpointGenerator
-    from rlrf.backends.endpoint_settings import read_key
+    from rlrf.backends.endpoint.generator import EndpointGenerator
+    from rlrf.backends.endpoint.settings import read_key
 
     key = None
     if engine.api_key_env:

@@ -14,11 +14,11 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.prefect_check import check_prefect
-from rlrf.backends.engine_env import LOCK_FILE, TESTED
-from rlrf.backends.engine_install import Recipe, record
+from rlrf.backends.engine.env import LOCK_FILE, TESTED
+from rlrf.backends.engine.install import Recipe, record
 from storage.store import open_store
 from tests.builders import rlrf
-from tests.rlrf.backends.engine_folders import make_environment, write_program
+from tests.rlrf.backends.engine.engine_folders import make_environment, write_program
 
 
 @pytest.fixture

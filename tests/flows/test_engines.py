@@ -11,7 +11,7 @@ from rlrf.config import load_config
 from rlrf.errors import ConfigError
 from tests import builders
 from tests.builders import NEVER, Ran, rlrf
-from tests.rlrf.backends.misbehaving_server import MODEL, MisbehavingServer
+from tests.rlrf.backends.endpoint.misbehaving_server import MODEL, MisbehavingServer
 
 LOCAL = {"type": "transformers", "device": "cpu"}
 

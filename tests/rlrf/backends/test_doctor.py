@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from rlrf.backends.doctor import Finding, check_engine, examine
-from rlrf.backends.engine_env import BUILT_FILE, LOCK_FILE, TESTED
-from rlrf.backends.engine_install import Recipe, record
-from tests.rlrf.backends.engine_folders import make_environment, write_program
+from rlrf.backends.engine.env import BUILT_FILE, LOCK_FILE, TESTED
+from rlrf.backends.engine.install import Recipe, record
+from tests.rlrf.backends.engine.engine_folders import make_environment, write_program
 
 
 @pytest.fixture

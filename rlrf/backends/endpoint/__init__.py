@@ -1,0 +1,1 @@
+"""Servers that speak OpenAI's chat protocol, ours or others': one client for all."""

@@ -1,0 +1,1 @@
+"""vLLM: its environment, and the server that a run starts from it, shares between stages and stops."""

@@ -1,0 +1,1 @@
+"""Fine-tuning by trl, in a process of its own."""

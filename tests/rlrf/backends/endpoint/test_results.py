@@ -1,0 +1,89 @@
+"""Rows between two threads: in batches, in time, and never more than the caller can take."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rlrf.backends.endpoint.results import Results
+from rlrf.records import Failure
+from tests.rlrf.backends.endpoint.endpoints import SAMPLING, ask, endpoint
+from tests.rlrf.backends.endpoint.misbehaving_server import MisbehavingServer
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    running = asyncio.new_event_loop()
+    thread = threading.Thread(target=running.run_forever)
+    thread.start()
+    yield running
+    running.call_soon_threadsafe(running.stop)
+    thread.join()
+    running.close()
+
+
+def rows(count: int) -> list[Failure]:
+    return [Failure(str(i), "", "") for i in range(count)]
+
+
+def test_every_row_comes_out_once_and_in_order(loop: asyncio.AbstractEventLoop) -> None:
+    results, given = Results(loop, 7, 60.0), rows(50)
+    for row in given:
+        loop.call_soon_threadsafe(results.add, [row])
+    loop.call_soon_threadsafe(results.close)
+    batches = list(results.batches())
+    assert [row for batch in batches for row in batch] == given
+    assert all(len(batch) == 7 for batch in batches[:-1])
+
+
+def test_a_row_waits_for_the_flush_time_at_most(loop: asyncio.AbstractEventLoop) -> None:
+    results, started = Results(loop, 1000, 0.2), time.monotonic()
+    loop.call_soon_threadsafe(results.add, rows(3))
+    assert len(next(results.batches())) == 3
+    assert 0.19 <= time.monotonic() - started < 2.0
+
+
+def test_no_rows_end_at_once(loop: asyncio.AbstractEventLoop) -> None:
+    results = Results(loop, 7, 60.0)
+    loop.call_soon_threadsafe(results.close)
+    assert list(results.batches()) == []
+
+
+def test_the_asking_side_waits_for_a_slow_caller(loop: asyncio.AbstractEventLoop) -> None:
+    results = Results(loop, 2, 60.0)
+    loop.call_soon_threadsafe(results.add, rows(4))
+    waiting = asyncio.run_coroutine_threadsafe(results.has_room(), loop)
+    with pytest.raises(TimeoutError):
+        waiting.result(0.05)
+    assert len(next(results.batches())) == 2
+    asyncio.run_coroutine_threadsafe(results.has_room(), loop).result(2)
+    assert not results.is_full
+
+
+def test_a_slow_caller_keeps_memory_flat() -> None:
+    """Nobody asks for more than two batches and what is in flight beyond what the caller took."""
+    with MisbehavingServer() as server:
+        generator = endpoint(server, concurrency=4, choices_per_request=8, batch_rows=16, request_timeout=5.0)
+        taken, most = 0, 0
+        for batch in generator.generate(ask(*(f"ok: {i}" for i in range(50)), n=8), SAMPLING):
+            time.sleep(0.01)
+            taken += len(batch)
+            most = max(most, 8 * len(server.bodies) - taken)
+        assert taken == 400
+        assert most <= 2 * 16 + 4 * 8 + 16
+
+
+def test_a_slow_caller_is_no_silent_endpoint() -> None:
+    """While nobody may ask, nobody answers: that is not the server's fault."""
+    with MisbehavingServer() as server:
+        messages = [f"{'429,' * (i == 0)}ok: {i}" for i in range(12)]
+        generator = endpoint(server, concurrency=1, batch_rows=1, request_timeout=0.4)
+        seen = []
+        for batch in generator.generate(ask(*messages), SAMPLING):
+            time.sleep(0.7 if len(seen) == 2 else 0.0)
+            seen += batch
+    assert len(seen) == 12
