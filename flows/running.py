@@ -13,7 +13,7 @@ from flows.preflight import preflight
 from flows.reporting import write_report
 from flows.temporary_server import start_temporary_server
 from rlrf.backends.opening import described
-from rlrf.config import Auto, Client, RunConfig, load_config
+from rlrf.config import Auto, Client, Endpoint, RunConfig, load_config
 from rlrf.handles import Run
 from storage import ledger, reading
 from storage.store import open_store
@@ -45,8 +45,9 @@ def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -
 
 
 def in_flight(config: RunConfig) -> int:
-    """Responses that are generated together at most: what a kill costs."""
+    """Responses that are under way at most: what a kill costs."""
     engine = config.engine
     if isinstance(engine, Client):
-        return engine.concurrency * engine.choices_per_request
+        servers = len(engine.base_urls) if isinstance(engine, Endpoint) else 1
+        return engine.concurrency * engine.choices_per_request * servers
     return 0 if isinstance(engine, Auto) else engine.batch_size

@@ -58,7 +58,9 @@ class EndpointGenerator:
         `concurrency` requests are in flight per server at most, fewer while it pushes back. `request_timeout` is the
         deadline of one try in seconds, and also how long an endpoint may answer nobody before it counts as gone;
         `stage_timeout` that of one call of `generate`. `retries` are tries after the first. A micro-batch is yielded
-        at `batch_rows`, or `flush_seconds` after its first row. `gone` is asked twice a second whether the server is
+        at `batch_rows` or half of what may be under way, or `flush_seconds` after its first row; no more than
+        `concurrency` x `choices_per_request` responses per server are asked for beyond those that the caller has put
+        behind it. `gone` is asked twice a second whether the server is
         known to be dead, and says why.
 
         Raises:

@@ -15,12 +15,13 @@ Rows = list[Completion | Failure]
 class Results:
     """Batches of rows, each handed over when it is full or its first row has waited for `flush_seconds`.
 
-    Rows gather while the caller is busy. At twice a batch, `has_room` tells the asking side to ask for no more.
+    Rows gather while the caller is busy. It has a batch behind it, made durable, when it comes for the next one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, batch_rows: int, flush_seconds: float) -> None:
         self._loop, self._batch_rows, self._flush_seconds = loop, batch_rows, flush_seconds
         self._rows: Rows = []
+        self._handed = 0
         self._since = 0.0
         self._closed = False
         self._changed = threading.Condition()
@@ -43,15 +44,14 @@ class Results:
             self._changed.notify()
 
     @property
-    def is_full(self) -> bool:
-        """Whether no more should be asked for yet."""
-        return len(self._rows) >= 2 * self._batch_rows
+    def pending(self) -> int:
+        """Rows that the caller has not put behind it yet."""
+        return len(self._rows) + self._handed
 
-    async def has_room(self) -> None:
-        """Wait, in the loop, until the caller has caught up."""
-        while self.is_full:
-            self._taken.clear()
-            await self._taken.wait()
+    async def taken(self) -> None:
+        """Wait, in the loop, until the caller has put another batch behind it."""
+        self._taken.clear()
+        await self._taken.wait()
 
     def batches(self) -> Iterator[Rows]:
         """In the caller's thread, until `close`."""
@@ -59,14 +59,19 @@ class Results:
             yield batch
 
     def _take(self) -> Rows:
+        self._put_behind()
         with self._changed:
             while not self._is_due():
                 left = self._since + self._flush_seconds - time.monotonic()
                 self._changed.wait(max(0.0, left) if self._rows else None)
             batch, self._rows = self._rows[: self._batch_rows], self._rows[self._batch_rows :]
-        if batch:
-            self._loop.call_soon_threadsafe(self._taken.set)
+            self._handed = len(batch)
         return batch
+
+    def _put_behind(self) -> None:
+        if self._handed:
+            self._handed = 0
+            self._loop.call_soon_threadsafe(self._taken.set)
 
     def _is_due(self) -> bool:
         return (

@@ -25,7 +25,11 @@ from rlrf.records import Completion, Failure, Request, Sampling
 
 
 class EndpointRun:
-    """One call of `generate`. It starts at once; `stop` must be called in every case."""
+    """One call of `generate`. It starts at once; `stop` must be called in every case.
+
+    What is asked for counts as under way until the caller has made it durable: whatever dies, no more than a window of
+    `concurrency` x `choices_per_request` responses per server is lost.
+    """
 
     def __init__(
         self,
@@ -43,7 +47,10 @@ class EndpointRun:
         self._open, self._done = len(requests), asyncio.Event()
         self._pool: ServerPool
         self._loop = asyncio.new_event_loop()
-        self._results = Results(self._loop, settings.batch_rows, settings.flush_seconds)
+        self._window = settings.concurrency * settings.choices_per_request * len(settings.base_urls)
+        self._in_flight = 0
+        batch_rows = min(settings.batch_rows, max(1, self._window // 2))
+        self._results = Results(self._loop, batch_rows, settings.flush_seconds)
         self._task = self._loop.create_task(self._drive())
         self._thread = threading.Thread(target=self._main, name="rlrf-endpoint", daemon=True)
         self._thread.start()
@@ -102,13 +109,20 @@ class EndpointRun:
 
     async def _work(self) -> None:
         while True:
-            if self._results.is_full:
-                await self._results.has_room()
+            while not self._has_room():
+                await self._results.taken()
             server = await self._pool.acquire()
+            if not self._has_room():  # another worker was faster
+                self._pool.release(server)
+                continue
             group = self._todo.take(self._choices(server))
             if not group:
                 return self._pool.release(server)
+            self._in_flight += len(group)
             await self._see_through(group, server)
+
+    def _has_room(self) -> bool:
+        return self._in_flight + self._results.pending + self._settings.choices_per_request <= self._window
 
     def _choices(self, server: Server) -> int:
         return self._settings.choices_per_request if self._groups and server.traits.apart else 1
@@ -188,6 +202,7 @@ class EndpointRun:
         return answer
 
     def _account_for(self, requests: int) -> None:
+        self._in_flight -= requests
         self._open -= requests
         if not self._open:
             self._done.set()
