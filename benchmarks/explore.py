@@ -234,8 +234,11 @@ def main() -> None:
         bench.bare(1)
         ours, bare = [], []
         for turn in range(arguments.turns):
+            if turn % 2:
+                bare.append(bench.bare(100 + turn))
             ours.append(bench.rlrf(store, 10 + turn))
-            bare.append(bench.bare(100 + turn))
+            if not turn % 2:
+                bare.append(bench.bare(100 + turn))
         settings = open_vllm(pool, bench.engine, model, lora_rank=None, logs=folder, say=lambda text: None).settings
         pool.stop(lambda text: None)
         offline = bench.offline(arguments.turns)

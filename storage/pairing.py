@@ -23,13 +23,14 @@ CREATE TEMP TABLE ranked AS
 INSERT INTO pairs
     SELECT $pair_set::UUID, c.prompt_id, c.place - 1, c.response_id, r.response_id
     FROM ranked c JOIN ranked r USING (prompt_id, place)
-    WHERE c.positive AND NOT r.positive AND place <= $k ON CONFLICT DO NOTHING;
+    WHERE c.positive AND NOT r.positive AND place <= $k AND NOT EXISTS (FROM pairs WHERE pair_set = $pair_set);
 INSERT INTO unpaired
     SELECT $pair_set::UUID, p.member_id, CASE WHEN count(c.response_id) = 0 THEN 'nothing_rated'
            WHEN count(*) FILTER (c.positive) = 0 THEN 'no_positive' ELSE 'no_negative' END
     FROM members p LEFT JOIN candidates c ON c.prompt_id = p.member_id
     WHERE p.set_key = $prompts AND p.member_id NOT IN (SELECT prompt_id FROM pairs WHERE pair_set = $pair_set)
-    GROUP BY p.member_id ON CONFLICT DO NOTHING;
+          AND NOT EXISTS (FROM unpaired WHERE pair_set = $pair_set)
+    GROUP BY p.member_id;
 DROP TABLE candidates; DROP TABLE ranked;
 """
 

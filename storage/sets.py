@@ -32,7 +32,8 @@ def copy_members(store: Store, from_key: str, to_key: str) -> None:
     """Give a set the members of another; may be repeated."""
     with store.connect() as connection:
         connection.execute(
-            "INSERT INTO members SELECT $to::UUID, member_id FROM members WHERE set_key = $from ON CONFLICT DO NOTHING",
+            """INSERT INTO members SELECT $to::UUID, member_id FROM members m WHERE set_key = $from
+               AND NOT EXISTS (FROM members t WHERE t.set_key = $to AND t.member_id = m.member_id)""",
             {"to": to_key, "from": from_key},
         )
 

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from rlrf.errors import StoreError
-from storage.schema import MIGRATIONS, VERSION
+from storage.schema import IDENTITY, MIGRATIONS, VERSION
 
 BUSY_SECONDS = 60.0
 """How long an operation waits for another process to let go of the file."""
@@ -111,19 +111,31 @@ def fetch(
 
 
 def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert rows that aren't there yet, in bulk through Arrow; returns how many were new."""
+    """Insert rows that aren't there yet, in bulk through Arrow; returns how many were new. Of equal ones the first counts."""
     if not rows:
         return 0
-    incoming = pa.Table.from_pylist([dict(row) for row in rows])
+    identity = IDENTITY.get(table)
+    incoming = pa.Table.from_pylist([dict(row) for row in _distinct(rows, identity)])
     columns = ", ".join(incoming.column_names)
+    new = "ON CONFLICT DO NOTHING"
+    if identity is not None:
+        same = " AND ".join(f"t.{name} = incoming.{name}::{kind}" for name, kind in identity.items())
+        new = f"WHERE NOT EXISTS (FROM {table} t WHERE {same})"
     connection.register("incoming", incoming)
     try:
-        done = connection.execute(
-            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM incoming ON CONFLICT DO NOTHING"
-        ).fetchone()
+        done = connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM incoming {new}").fetchone()
     finally:
         connection.unregister("incoming")
     return int(done[0]) if done else 0
+
+
+def _distinct(rows: Sequence[Mapping[str, Any]], identity: Iterable[str] | None) -> Iterable[Mapping[str, Any]]:
+    if identity is None:
+        return rows
+    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in identity), row)
+    return found.values()
 
 
 def _plain(value: Any) -> Any:

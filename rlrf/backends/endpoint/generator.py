@@ -45,6 +45,7 @@ class EndpointGenerator:
         stage_timeout: float | None = None,
         retries: int = 5,
         batch_rows: int = 2048,
+        backlog: int = 4096,
         flush_seconds: float = 1.0,
         gone: Callable[[], str | None] | None = None,
     ) -> None:
@@ -58,9 +59,9 @@ class EndpointGenerator:
         `concurrency` requests are in flight per server at most, fewer while it pushes back. `request_timeout` is the
         deadline of one try in seconds, and also how long an endpoint may answer nobody before it counts as gone;
         `stage_timeout` that of one call of `generate`. `retries` are tries after the first. A micro-batch is yielded
-        at `batch_rows` or half of what may be under way, or `flush_seconds` after its first row; no more than
-        `concurrency` x `choices_per_request` responses per server are asked for beyond those that the caller has put
-        behind it. `gone` is asked twice a second whether the server is
+        at `batch_rows` or half of what may be under way, or `flush_seconds` after its first row. Beyond those that the
+        caller has put behind it no more than `concurrency` x `choices_per_request` responses per server and `backlog`
+        are asked for. `gone` is asked twice a second whether the server is
         known to be dead, and says why.
 
         Raises:
@@ -79,6 +80,7 @@ class EndpointGenerator:
             stage_timeout,
             retries,
             batch_rows,
+            backlog,
             flush_seconds,
         )
         self._traits = {url: Traits() for url in urls}

@@ -27,8 +27,8 @@ from rlrf.records import Completion, Failure, Request, Sampling
 class EndpointRun:
     """One call of `generate`. It starts at once; `stop` must be called in every case.
 
-    What is asked for counts as under way until the caller has made it durable: whatever dies, no more than a window of
-    `concurrency` x `choices_per_request` responses per server is lost.
+    What is asked for counts as under way until the caller has made it durable: whatever dies, no more is lost than what
+    can be in flight, and the `backlog`.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class EndpointRun:
         self._open, self._done = len(requests), asyncio.Event()
         self._pool: ServerPool
         self._loop = asyncio.new_event_loop()
-        self._window = settings.concurrency * settings.choices_per_request * len(settings.base_urls)
-        self._in_flight = 0
+        in_flight = settings.concurrency * settings.choices_per_request * len(settings.base_urls)
+        self._window, self._in_flight = in_flight + settings.backlog, 0
         batch_rows = min(settings.batch_rows, max(1, self._window // 2))
         self._results = Results(self._loop, batch_rows, settings.flush_seconds)
         self._task = self._loop.create_task(self._drive())

@@ -24,6 +24,7 @@ class EndpointSettings:
     stage_timeout: float | None
     retries: int
     batch_rows: int
+    backlog: int
     flush_seconds: float
 
     def __post_init__(self) -> None:

@@ -28,9 +28,6 @@ from rlrf.records import Completion, Failure, Message, Request, Sampling
 
 Rows = list[Completion | Failure]
 
-FLUSH_SECONDS = 0.3
-"""How long an answer waits to be made durable with others: what a kill costs beside the requests in flight."""
-
 DOUBT_SECONDS = 15.0
 """How long a server that answers with errors may take to recover or to die; vLLM's takes 5 s from its engine's death."""
 
@@ -178,7 +175,7 @@ class VllmGenerator:
             request_timeout=settings.request_timeout,
             stage_timeout=None if deadline == math.inf else max(0.001, deadline - time.monotonic()),
             retries=settings.retries,
-            flush_seconds=FLUSH_SECONDS,
+            backlog=0,  # a kill costs what can be in flight, and nothing beside it
             gone=server.gone,
         )
 

@@ -71,7 +71,9 @@ def test_the_asking_side_waits_for_a_slow_caller(loop: asyncio.AbstractEventLoop
 def test_a_slow_caller_lets_no_more_than_a_window_be_lost() -> None:
     """No more than a window of responses is asked for beyond what the caller has stored; a kill costs no more."""
     with MisbehavingServer() as server:
-        generator = endpoint(server, concurrency=4, choices_per_request=8, batch_rows=16, request_timeout=5.0)
+        generator = endpoint(
+            server, concurrency=4, choices_per_request=8, batch_rows=16, backlog=0, request_timeout=5.0
+        )
         stored, most = 0, 0
         for batch in generator.generate(ask(*(f"ok: {i}" for i in range(50)), n=8), SAMPLING):
             time.sleep(0.01)
