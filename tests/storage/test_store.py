@@ -10,10 +10,12 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import storage.store
 from rlrf.errors import StoreError
-from storage.schema import MIGRATIONS, VERSION
+from storage.schema import IDENTITY, MIGRATIONS, VERSION
 from storage.store import Store, insert, open_store
 from tests.storage.builders import uid
 from tests.storage.processes import finish, start
@@ -200,3 +202,57 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", migrate]).returncode == -signal.SIGKILL
     assert (tmp_path / "store.duckdb.wal").stat().st_size, "nothing is left to be replayed: the test tests nothing"
     assert open_store(path).query("FROM lineage") == []
+
+
+def test_a_store_of_the_first_version_keeps_its_rows_and_still_doubles_none(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(MIGRATIONS[0])
+        connection.execute("INSERT INTO meta VALUES ('version', '1'), ('store_id', 'x')")
+        for schema in ("main", "held_out"):
+            connection.execute(f"INSERT INTO {schema}.members VALUES (?, ?), (?, ?)", [uid(n) for n in "sasb"])
+        connection.execute("INSERT INTO training_metrics VALUES (?, 1, 'loss', 0.5)", [uid("t")])
+        connection.execute(
+            "INSERT INTO prompts (prompt_id, source, messages, metadata) VALUES (?, 's', '[]', '{}')", [uid("p")]
+        )
+        before = {name: connection.execute(f"FROM {name}").fetchall() for name in IDENTITY}
+    store = open_store(path)
+    for each in (store, store.held_out()):
+        with each.connect() as connection:
+            new = [{"set_key": uid("s"), "member_id": uid(name)} for name in "abc"]
+            assert insert(connection, "members", new) == 1
+            connection.execute("DELETE FROM members WHERE member_id = ?", [uid("c")])
+    with store.connect() as connection:
+        assert {name: connection.execute(f"FROM {name}").fetchall() for name in IDENTITY} == before
+        found = connection.execute("SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY'")
+        assert not {name for (name,) in found.fetchall()} & set(IDENTITY)
+    assert store.value("SELECT created_at IS NOT NULL FROM prompts") is True
+
+
+def test_every_table_without_a_primary_key_has_an_identity(store: Store) -> None:
+    sql = """SELECT DISTINCT table_name FROM duckdb_tables() WHERE table_name NOT IN
+             (SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY')"""
+    assert {row["table_name"] for row in store.query(sql)} == set(IDENTITY)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5)), max_size=8), max_size=4))
+def test_however_rows_are_repeated_the_first_of_each_is_kept(
+    tmp_path: Path, batches: list[list[tuple[str, int]]]
+) -> None:
+    path = tmp_path / f"{uuid.uuid4()}.duckdb"
+    store, kept = open_store(path), dict[tuple[str, int], float]()
+    for number, batch in enumerate(batches):
+        rows = [
+            {"stage_key": uid(stage), "step": step, "name": "loss", "value": float(100 * number + place)}
+            for place, (stage, step) in enumerate(batch)
+        ]
+        with store.connect() as connection:
+            new = insert(connection, "training_metrics", rows)
+        already = len(kept)
+        for row in rows:
+            kept.setdefault((str(row["stage_key"]), int(row["step"])), float(row["value"]))  # type: ignore[call-overload]
+        assert new == len(kept) - already
+    found = store.query("SELECT stage_key, step, value FROM training_metrics")
+    assert {(row["stage_key"], row["step"]): row["value"] for row in found} == kept
+    assert len(found) == len(kept)

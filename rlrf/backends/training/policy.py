@@ -20,6 +20,9 @@ from rlrf.errors import BackendError, TrainingError
 
 ATTENTION_DROPOUT = "attention_dropout"
 """The attribute by which transformers' attention layers keep their rate."""
+CPU_PACKING = "support_avx512bf16_for_cpu"
+"""The attribute by which bitsandbytes' layers pack themselves for a CPU in the first pass without gradients, which the
+reference's is; packed, they lose the gradients of all that comes after."""
 
 
 def load_policy(job: TrainJob, arguments: TrainingArguments) -> tuple[Any, LoraConfig | None]:
@@ -121,6 +124,9 @@ def _load_quantized(folder: Path, arguments: TrainingArguments, sharded: bool) -
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise BackendError(f"model folder {str(folder)!r}: can't be loaded in 4 bits: {error}") from error
+    for module in model.modules():
+        if hasattr(module, CPU_PACKING):
+            setattr(module, CPU_PACKING, False)
     checkpointing = arguments.gradient_checkpointing
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)  # type: ignore[no-untyped-call]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -138,7 +137,6 @@ def test_the_adapter_that_is_trained_on_is_part_of_the_hash(first: Path, tmp_pat
     assert plan(spec).weights_digest == weights_digest(first)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes isn't installed")
 def test_qlora_is_merged_onto_unquantised_weights(tmp_path: Path) -> None:
     model = build_tiny_model(tmp_path / "tiny", hidden_size=128)
     spec = build_spec(model, tmp_path, lora=Lora(r=4, alpha=8, quantize="4bit"))

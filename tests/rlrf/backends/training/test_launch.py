@@ -154,7 +154,11 @@ def test_what_a_config_says_is_part_of_the_hash(model: Path, tmp_path: Path, two
     assert read_launch(two).processes == 4
 
 
-def test_packages_that_lack_are_named_before_anything_starts(model: Path, tmp_path: Path) -> None:
+def test_packages_that_lack_are_named_before_anything_starts(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("tensorboard", "tensorboardX", "bitsandbytes"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     with pytest.raises(TrainingError, match="'tensorboard' needs the package"):
         check_integrations(["tensorboard"])
     with pytest.raises(TrainingError, match="'paper' isn't known"):

@@ -40,7 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_dpo_lowers_the_loss_and_makes_a_model_that_answers(model: Path, tmp_path: Path) -> None:
     events: list[Progress] = []
-    result = train(build_spec(model, tmp_path, sft_weight=1.0, max_steps=12), events.append)
+    spec = build_spec(model, tmp_path, sft_weight=1.0, max_steps=12, report_to=("tensorboard",))
+    result = train(spec, events.append)
     losses = [entry["loss"] for entry in result.metrics]
     assert losses[-1] < losses[0] - 0.5
     assert result.metrics[-1]["rewards/accuracies"] == 1.0
@@ -50,6 +51,8 @@ def test_dpo_lowers_the_loss_and_makes_a_model_that_answers(model: Path, tmp_pat
     assert [event["step"] for event in steps_of(events)] == list(range(1, 13))
     assert events[0]["event"] == "started"
     assert events[0]["steps"] == 12
+    (reported,) = (spec.work / "tensorboard").iterdir()
+    assert b"train/rewards/accuracies" in reported.read_bytes()
     generator = LocalGenerator(result.folder, device="cpu")
     [[answer]] = generator.generate([Request("r", tuple(say("user", "3 + 4?")), 0)], Sampling(max_tokens=5))
     assert answer.request_id == "r"
