@@ -23,7 +23,7 @@ class Results:
         self._rows: Rows = []
         self._handed = 0
         self._since = 0.0
-        self._closed = False
+        self._closed = self._hurried = False
         self._changed = threading.Condition()
         self._taken = asyncio.Event()
 
@@ -41,6 +41,12 @@ class Results:
         """From the loop: no more rows will come."""
         with self._changed:
             self._closed = True
+            self._changed.notify()
+
+    def hurry(self) -> None:
+        """From the loop: nothing more can come before the caller has taken what there is."""
+        with self._changed:
+            self._hurried = True
             self._changed.notify()
 
     @property
@@ -65,7 +71,7 @@ class Results:
                 left = self._since + self._flush_seconds - time.monotonic()
                 self._changed.wait(max(0.0, left) if self._rows else None)
             batch, self._rows = self._rows[: self._batch_rows], self._rows[self._batch_rows :]
-            self._handed = len(batch)
+            self._handed, self._hurried = len(batch), False
         return batch
 
     def _put_behind(self) -> None:
@@ -76,6 +82,7 @@ class Results:
     def _is_due(self) -> bool:
         return (
             self._closed
+            or (self._hurried and bool(self._rows))
             or len(self._rows) >= self._batch_rows
             or (bool(self._rows) and time.monotonic() >= self._since + self._flush_seconds)
         )

@@ -110,6 +110,8 @@ class EndpointRun:
     async def _work(self) -> None:
         while True:
             while not self._has_room():
+                if not self._in_flight:
+                    self._results.hurry()
                 await self._results.taken()
             server = await self._pool.acquire()
             if not self._has_room():  # another worker was faster

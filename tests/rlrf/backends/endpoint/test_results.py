@@ -83,6 +83,17 @@ def test_a_slow_caller_lets_no_more_than_a_window_be_lost() -> None:
         assert 16 < most <= 4 * 8
 
 
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_one_at_a_time_waits_for_no_flush(n: int) -> None:
+    """What is under way may be a single group; then nothing comes before the caller has taken what there is."""
+    with MisbehavingServer() as server:
+        generator = endpoint(server, concurrency=1, choices_per_request=8, backlog=0, flush_seconds=60.0)
+        started = time.monotonic()
+        batches = list(generator.generate(ask(*(f"ok: {i}" for i in range(5)), n=n), SAMPLING))
+    assert sum(map(len, batches)) == 5 * n
+    assert time.monotonic() - started < 30.0
+
+
 def test_a_slow_caller_is_no_silent_endpoint() -> None:
     """While nobody may ask, nobody answers: that is not the server's fault."""
     with MisbehavingServer() as server:
