@@ -34,7 +34,7 @@ from rlrf.backends.engine.generator import open_vllm
 from rlrf.backends.engine.pool import pool
 from rlrf.backends.local import LocalGenerator
 from rlrf.backends.protocols import Generator
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.exploring import Planned, plan_responses
 from rlrf.fingerprints import content_id
 from rlrf.records import Completion, Prompt, Request, Sampling

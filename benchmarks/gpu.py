@@ -25,8 +25,9 @@ from rlrf.backends.engine.generator import open_vllm
 from rlrf.backends.engine.pool import pool
 from rlrf.backends.training.spec import TrainSpec
 from rlrf.backends.training.train import train
-from rlrf.config import Lora, Vllm
+from rlrf.engine_config import Vllm
 from rlrf.records import Completion, Request, Sampling
+from rlrf.train_config import Lora
 
 UNMEASURED = "not measured (no GPU)"
 SAMPLE_SECONDS = 0.2

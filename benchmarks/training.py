@@ -34,7 +34,7 @@ from rlrf.backends.model_info import load_tokenizer
 from rlrf.backends.training.spec import TrainSpec
 from rlrf.backends.training.train import RECORD_FILE, plan
 from rlrf.backends.training.trainer import run
-from rlrf.config import Lora
+from rlrf.train_config import Lora
 
 UNMEASURED = "not measured (no GPU)"
 WORDS = ("Anna", "has", "12", "apples", "and", "buys", "7", "more", "so", "she", "shares", "19", "with", "4", "friends")

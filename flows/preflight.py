@@ -5,7 +5,8 @@ from rlrf.backends.endpoint.settings import read_key
 from rlrf.backends.opening import resolve
 from rlrf.backends.weights import resolve_model
 from rlrf.bootstrapping import write_bootstrap_files
-from rlrf.config import Endpoint, RubricJudge, RunConfig
+from rlrf.config import RubricJudge, RunConfig
+from rlrf.engine_config import Endpoint
 from rlrf.errors import ConfigError
 from rlrf.handles import Corpus
 from rlrf.ingesting import source_digests

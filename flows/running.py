@@ -13,7 +13,8 @@ from flows.preflight import preflight
 from flows.reporting import write_report
 from flows.temporary_server import start_temporary_server
 from rlrf.backends.opening import described
-from rlrf.config import Auto, Client, Endpoint, RunConfig, load_config
+from rlrf.config import RunConfig, load_config
+from rlrf.engine_config import Auto, Client, Endpoint
 from rlrf.handles import Run
 from storage import ledger, reading
 from storage.store import open_store

@@ -11,20 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from rlrf.engine_config import AnyEngine, Auto, Endpoint, Engine, Vllm
 from rlrf.errors import ConfigError
 from rlrf.external import ExternalSource
 from rlrf.records import Sampling
+from rlrf.sections import Section, Share
 from rlrf.sources import Source
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen; a key that nobody knows is an error, and so is a number that is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from rlrf.train_config import Train
 
 
 class Bootstrap(Section):
@@ -98,90 +93,6 @@ class Refine(Sampled):
     )
 
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-
-class Auto(Section):
-    """The best there is on this machine: vLLM where its environment is installed, transformers elsewhere."""
-
-    type: Literal["auto"] = "auto"
-
-
-class Engine(Section):
-    """transformers in this process."""
-
-    type: Literal["transformers"] = "transformers"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Dtype = "auto"
-    batch_size: int = Field(256, ge=1, description="Responses generated together")
-
-
-class Client(Section):
-    """How a server is asked, our own or another's."""
-
-    concurrency: int = Field(64, ge=1, description="Requests in flight per server at most; fewer while it pushes back")
-    choices_per_request: int = Field(8, ge=1, description="Responses to one prompt that are asked for together")
-    request_timeout: float = Field(600.0, gt=0, description="Seconds for one request, all retries excluded")
-    stage_timeout: float | None = Field(None, gt=0, description="Seconds after which a stage's requests are given up")
-    retries: int = Field(5, ge=0, description="Tries after the first for a request that went wrong")
-
-
-class Vllm(Client):
-    """A vLLM server that the run starts, shares between its stages and stops before training (`rlrf engine install`)."""
-
-    type: Literal["vllm"]
-    dtype: Dtype = Field("auto", description="auto: float32 on a CPU, vLLM's own choice on a GPU")
-    max_model_len: int | None = Field(None, ge=16, description="Context in tokens; the model's own when unset")
-    max_num_seqs: int = Field(256, ge=1, description="Responses generated together")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of each GPU's memory that it may take")
-    kv_cache_gib: float = Field(0.5, gt=0, description="GiB of keys and values on a CPU; a GPU takes what is left")
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one model is split over")
-    start_timeout: float = Field(900.0, gt=0, description="Seconds until it must answer")
-    stop_timeout: float = Field(60.0, gt=0, description="Seconds until what still runs is killed")
-    restarts: int = Field(3, ge=0, description="Times that a server which died is started again, per stage")
-    keep: bool | None = Field(
-        None, description="Let it run while LoRA trains, which takes memory for both; on a CPU unless set"
-    )
-    extra_args: tuple[str, ...] = Field((), description="Further arguments of `vllm serve`, as they are")
-
-
-class Endpoint(Client):
-    """Servers of the starting policy that run elsewhere; any OpenAI-compatible API. A key is never stored."""
-
-    type: Literal["endpoint"]
-    base_url: str | tuple[str, ...] = Field(description="One address that ends in /v1, or those of several replicas")
-    model: str = Field(description="The served model's name, checked before the first request")
-    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key")
-    api_key_secret: str | None = Field(None, description="Name of the Prefect Secret block that holds the key")
-    local: Annotated[Auto | Engine | Vllm, Field(discriminator="type")] = Field(
-        Auto(), description="The engine of policies that were trained here, and of every evaluation"
-    )
-
-    @property
-    def base_urls(self) -> tuple[str, ...]:
-        """All addresses."""
-        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
-
-    @model_validator(mode="after")
-    def _plain(self) -> Endpoint:
-        if not self.base_urls:
-            raise ValueError("base_url: give at least one address")
-        if self.api_key_env and self.api_key_secret:
-            raise ValueError("give one of `api_key_env` and `api_key_secret`")
-        return self
-
-
-class Scripted(Section):
-    """The shipped fake: replies come from a Python function `module:function`; for tests and dry runs."""
-
-    type: Literal["scripted"]
-    reply: str
-    batch_size: int = Field(64, ge=1)
-
-
-AnyEngine = Annotated[Auto | Engine | Vllm | Endpoint | Scripted, Field(discriminator="type")]
-
-
 class MathJudge(Section):
     """The verifier: final answer, arithmetic of each step, completeness, conciseness. Needs references."""
 
@@ -216,54 +127,6 @@ class Pairs(Section):
 
     k: int = Field(1, ge=1, description="Pairs per prompt at most")
     min_pairs: int = Field(32, ge=1, description="Fewer pairs than this stop the run before any training")
-
-
-class Lora(Section):
-    """A low-rank adapter (Hu et al. 2021); the result is merged into a full folder, the adapter kept beside it.
-
-    The adapter of a policy that was itself trained with the same r, alpha and target_modules is trained on.
-    """
-
-    r: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    quantize: Literal["4bit"] | None = Field(None, description="QLoRA: the frozen weights in 4 bits (rlrf[qlora])")
-
-
-class Health(Section):
-    """Signs of a training that does no good; one of them stops it with the reason. 0 switches a rule off."""
-
-    flat_steps: int = Field(100, ge=0, description="Steps in a row that DPO's loss may stay at ln 2")
-    max_chosen_drop: float = Field(
-        1.0, ge=0, description="Nats per token that the chosen's log-probability may fall below the reference's"
-    )
-    max_length_ratio: float = Field(3.0, ge=0, description="Mean tokens of the chosen against the rejected at most")
-
-
-class Train(Section):
-    """One fine-tuning of the policy on the pairs; the reference is the policy it starts from."""
-
-    method: Literal["dpo", "rs"] = Field("dpo", description="dpo, or the paper's RS: SFT on the chosen alone")
-    learning_rate: float = Field(2e-6, gt=0)
-    epochs: float = Field(1.0, gt=0)
-    batch_size: int = Field(16, ge=1, description="Pairs per optimiser step and device")
-    gradient_accumulation: int = Field(1, ge=1)
-    beta: float = Field(0.1, gt=0)
-    sft_weight: float = Field(0.0, ge=0, description="Weight of the NLL of the chosen beside the DPO loss; 0 = paper")
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
-    max_length: int = Field(
-        1024, ge=8, description="Tokens of prompt and response; longer pairs are set aside, counted"
-    )
-    lora: Lora | None = None
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
-    gradient_checkpointing: bool | None = Field(None, description="Memory for time; on a GPU unless set")
-    accelerate_config: Path | None = Field(
-        None, description="File of `accelerate config`: several GPUs, FSDP, DeepSpeed; batch_size is then per process"
-    )
-    report_to: tuple[str, ...] = Field((), description="trl's report_to, such as tensorboard or wandb")
-    health: Health = Health()
-    save_every: int = Field(50, ge=1, description="Steps between checkpoints: what a kill costs at most")
 
 
 class Evaluate(Sampled):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rlrf.backends.protocols import Generator
 from rlrf.backends.weights import resolve_model, weights_digest
-from rlrf.config import AnyEngine, Endpoint, MathJudge, RubricJudge, Scripted
+from rlrf.config import MathJudge, RubricJudge
+from rlrf.engine_config import AnyEngine, Endpoint, Scripted
 from rlrf.fingerprints import content_id
 from rlrf.judges import math, rubric
 from rlrf.judges.protocol import Judge

@@ -7,7 +7,7 @@ from pathlib import Path
 from rlrf.backends.engine.env import has_cuda
 from rlrf.backends.opening import Opening, open_generator, stop_engine
 from rlrf.backends.protocols import Generator
-from rlrf.config import AnyEngine, Endpoint, Vllm
+from rlrf.engine_config import AnyEngine, Endpoint, Vllm
 from rlrf.errors import ConfigError
 from rlrf.handles import Policy
 from tasks.stage import Stage

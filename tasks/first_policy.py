@@ -7,8 +7,9 @@ from prefect import task
 from rlrf import stages
 from rlrf.backends.weights import resolve_model, weights_digest
 from rlrf.bootstrapping import demonstrations_path
-from rlrf.config import Endpoint, RunConfig
+from rlrf.config import RunConfig
 from rlrf.curriculum import build_curriculum
+from rlrf.engine_config import Endpoint
 from rlrf.fingerprints import file_digest
 from rlrf.handles import Policy, Run
 from storage import ledger

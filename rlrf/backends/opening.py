@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlrf.backends.engine.env import find_engine, has_cuda
 from rlrf.backends.protocols import Generator
-from rlrf.config import AnyEngine, Auto, Endpoint, Engine, Scripted, Vllm
+from rlrf.engine_config import AnyEngine, Auto, Endpoint, Engine, Scripted, Vllm
 from rlrf.errors import BackendError, ConfigError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrf.backends.engine.env import EngineEnv
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
 
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"

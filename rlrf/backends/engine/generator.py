@@ -22,7 +22,7 @@ from rlrf.backends.engine.server import VllmServer
 from rlrf.backends.gpus import gpus
 from rlrf.backends.model_info import check_model, load_tokenizer, render_ids
 from rlrf.backends.prompt_checks import PromptChecks
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure, Message, Request, Sampling
 

@@ -14,7 +14,7 @@ from rlrf.backends.engine.env import EngineEnv
 from rlrf.backends.engine.link import AdapterError
 from rlrf.backends.engine.model import Served
 from rlrf.backends.engine.server import Stopped, VllmServer
-from rlrf.config import Client, Vllm
+from rlrf.engine_config import Client, Vllm
 from rlrf.errors import BackendError
 
 Say = Callable[[str], None]

@@ -19,7 +19,7 @@ from rlrf.backends.engine.link import VllmLink
 from rlrf.backends.engine.process import GuardedProcess
 from rlrf.backends.engine.reasons import PORT_TAKEN, explain, read_log
 from rlrf.backends.gpu_memory import memory_in_use, wait_until_back
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
 
 POLL_SECONDS = 0.05

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rlrf.backends.weights import weights_digest
-from rlrf.config import Lora
 from rlrf.errors import BackendError
+from rlrf.train_config import Lora
 
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -15,8 +15,8 @@ from rlrf.backends.local import load_model
 from rlrf.backends.training.adapters import ADAPTER_FOLDER, BASE_FILE, base_record
 from rlrf.backends.training.train import TrainJob
 from rlrf.backends.weights import HASHED_FILES
-from rlrf.config import Lora
 from rlrf.errors import BackendError, TrainingError
+from rlrf.train_config import Lora
 
 ATTENTION_DROPOUT = "attention_dropout"
 """The attribute by which transformers' attention layers keep their rate."""

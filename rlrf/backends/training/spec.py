@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlrf.config import Health, Lora
+from rlrf.train_config import Health, Lora
 
 
 class TrainSpec(BaseModel):

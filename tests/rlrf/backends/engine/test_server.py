@@ -17,7 +17,7 @@ import pytest
 from rlrf.backends.engine.env import EngineEnv, read_engine
 from rlrf.backends.engine.link import AdapterError
 from rlrf.backends.engine.server import VllmServer, free_port
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
 from tests.rlrf.backends.engine.fake_engine import build_fake_environment
 from tests.rlrf.backends.engine.process_table import running, session_of, wait_until, with_words
@@ -142,7 +142,7 @@ import sys, threading, time
 from pathlib import Path
 from rlrf.backends.engine.env import read_engine
 from rlrf.backends.engine.server import VllmServer
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 
 folder, fake, forks = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "forks"
 extra = ("--fake", fake, "--fake-state", str(folder))

@@ -25,7 +25,7 @@ from rlrf.backends.engine.pool import EnginePool, Wanted
 from rlrf.backends.engine.server import VllmServer
 from rlrf.backends.local import LocalGenerator
 from rlrf.backends.protocols import Generator
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure, Request, Sampling
 from tests.rlrf.backends.engine.process_table import running, wait_until, with_words
@@ -228,7 +228,7 @@ import sys
 from pathlib import Path
 from rlrf.backends.engine.generator import open_vllm
 from rlrf.backends.engine.pool import pool
-from rlrf.config import Vllm
+from rlrf.engine_config import Vllm
 from rlrf.records import Request, Sampling
 
 model, logs = map(Path, sys.argv[1:3])

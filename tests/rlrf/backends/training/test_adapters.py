@@ -16,7 +16,7 @@ from rlrf.backends.local import load_model
 from rlrf.backends.training.adapters import find_adapter
 from rlrf.backends.training.train import plan, spec_hash
 from rlrf.backends.weights import weights_digest
-from rlrf.config import Lora
+from rlrf.train_config import Lora
 from tests.rlrf.backends.tiny_model import build_tiny_model
 from tests.rlrf.backends.training.small_trainings import build_spec, run_here, steps_of
 

@@ -10,8 +10,8 @@ import pytest
 
 from rlrf.backends.training.health import RECENT_STEPS, HealthRules
 from rlrf.backends.training.train import Progress, spec_hash, train
-from rlrf.config import Health
 from rlrf.errors import TrainingError
+from rlrf.train_config import Health
 from tests.rlrf.backends.tiny_model import build_tiny_model
 from tests.rlrf.backends.training.small_trainings import build_spec, pair, run_here, say, steps_of, write
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from rlrf.backends.training.checks import check_integrations, check_quantization, read_launch
 from rlrf.backends.training.train import Progress, spec_hash, train
-from rlrf.config import Lora
 from rlrf.errors import TrainingError
+from rlrf.train_config import Lora
 from tests.rlrf.backends.tiny_model import build_tiny_model
 from tests.rlrf.backends.training.small_trainings import build_spec, run_here, steps_of
 

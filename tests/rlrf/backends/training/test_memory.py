@@ -14,8 +14,8 @@ from rlrf.backends.training import memory as training_memory
 from rlrf.backends.training.proposals import divisors_below, proposal, surprise
 from rlrf.backends.training.spec import TrainSpec
 from rlrf.backends.weights import weights_digest
-from rlrf.config import Lora
 from rlrf.errors import TrainingError
+from rlrf.train_config import Lora
 from tests.rlrf.backends.tiny_model import build_tiny_model
 from tests.rlrf.backends.training.small_trainings import build_spec, pair, run_here, say, steps_of, write
 

@@ -21,7 +21,7 @@ from rlrf.backends.training.rows import read_rows, tokenise
 from rlrf.backends.training.spec import TrainSpec
 from rlrf.backends.training.train import plan
 from rlrf.backends.weights import weights_digest
-from rlrf.config import Health, Lora
+from rlrf.train_config import Health, Lora
 from tests.rlrf.backends.tiny_model import build_tiny_model
 from tests.rlrf.backends.training.small_trainings import build_spec, pair, run_here, write
 

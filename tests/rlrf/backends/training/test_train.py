@@ -26,9 +26,9 @@ from rlrf.backends.training.rows import read_rows, tokenise
 from rlrf.backends.training.spec import TrainSpec
 from rlrf.backends.training.train import Progress, plan, read_job, spec_hash, train
 from rlrf.backends.weights import weights_digest
-from rlrf.config import Lora
 from rlrf.errors import BackendError, TrainingError
 from rlrf.records import Request, Sampling
+from rlrf.train_config import Lora
 from tests.rlrf.backends.tiny_model import build_tiny_model
 from tests.rlrf.backends.training.small_trainings import build_spec, pair, run_here, say, steps_of, write
 
