@@ -77,6 +77,8 @@ def test_values_can_be_set_on_the_command_line(model: Path, tmp_path: Path) -> N
         ("=3", "dotted.key=value"),
         ("name.x=3", "no table"),
         ("explore.m=3", "explore.m"),
+        ("train.learning_rate=nan", "train.learning_rate = nan.*finite"),
+        ("gate.max_length_ratio=inf", "gate.max_length_ratio = inf.*finite"),
     ],
 )
 def test_a_value_that_can_not_be_set_says_why(model: Path, tmp_path: Path, change: str, said: str) -> None:
