@@ -12,6 +12,7 @@ CPU time is this process's alone (the server is another): on a shared machine it
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import multiprocessing
 import os
@@ -73,9 +74,10 @@ async def ask_bare(base_url: str) -> int:
     return len(texts)
 
 
-def ask_client(base_url: str, keep: Callable[[list[Any]], object] = len) -> int:
+def ask_client(base_url: str, batch_rows: int, keep: Callable[[list[Any]], object] = len) -> int:
     """The number of rows that EndpointGenerator gets; `keep` takes each batch."""
-    generator, rows = EndpointGenerator(base_url, MODEL, concurrency=IN_FLIGHT), 0
+    generator = EndpointGenerator(base_url, MODEL, concurrency=IN_FLIGHT, batch_rows=batch_rows, backlog=2 * batch_rows)
+    rows = 0
     for batch in generator.generate(REQUESTS, Sampling()):
         keep(batch)
         rows += sum(isinstance(row, Completion) for row in batch)
@@ -91,15 +93,17 @@ def measured(ask: Callable[[], int]) -> tuple[float, float]:
     return spent
 
 
-def turn(base_url: str, folder: str) -> dict[str, tuple[float, float]]:
+def turn(base_url: str, folder: str, batch_rows: int) -> dict[str, tuple[float, float]]:
     """Each client once; the store is new and knows the prompts."""
     store = open_store(Path(folder) / "store.duckdb")
     add_prompts(store, [prompt for prompt, _ in CHATS])
     batches: list[tuple[float, float]] = []
     found = {
         "bare aiohttp": measured(lambda: asyncio.run(ask_bare(base_url))),
-        "client": measured(lambda: ask_client(base_url)),
-        "client and store": measured(lambda: ask_client(base_url, lambda batch: batches.append(stored(store, batch)))),
+        "client": measured(lambda: ask_client(base_url, batch_rows)),
+        "client and store": measured(
+            lambda: ask_client(base_url, batch_rows, lambda batch: batches.append(stored(store, batch)))
+        ),
     }
     assert store.value("SELECT count(*) FROM responses") == ROWS
     found["of it add_results"] = (sum(wall for wall, _ in batches), sum(cpu for _, cpu in batches))
@@ -136,11 +140,14 @@ def serve(channel: Connection) -> None:
 
 def main() -> None:
     """Print medians, and what each takes for a unit of the bare loop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch-rows", type=int, default=2048, help="rows of one transaction at most")
+    batch_rows = parser.parse_args().batch_rows
     turns = []
     with served() as base_url:
         for number in range(TURNS + 1):
             with tempfile.TemporaryDirectory() as folder:
-                found = turn(base_url, folder)
+                found = turn(base_url, folder, batch_rows)
             if number:  # the first one warms up
                 turns.append(found)
     print(

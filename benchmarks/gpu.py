@@ -100,6 +100,7 @@ def handover(folder: Path, model: Path, lora: bool, prompts: int, max_tokens: in
         output=folder / f"policy-{kind}",
         learning_rate=1e-6,
         max_steps=steps,
+        log_every=1,
         batch_size=16,
         max_length=512,
         lora=Lora(r=RANK, alpha=2 * RANK) if lora else None,
@@ -122,7 +123,7 @@ def handover(folder: Path, model: Path, lora: bool, prompts: int, max_tokens: in
     pool.stop(lambda text: None)
     return {
         f"server stopped and memory free, {kind}": f"{times['stopped']:.1f} s",
-        f"last response to first DPO steps done, {kind}": f"{times['first step']:.1f} s",
+        f"last response to first DPO step done, {kind}": f"{times['first step']:.1f} s",
         f"end of DPO to first responses of its policy, {kind}": f"{times['back']:.1f} s",
         f"GPU idle in explore, DPO of {steps} steps, explore, {kind}": idle.share(),
     }
