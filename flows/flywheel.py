@@ -5,7 +5,7 @@ from uuid import uuid4
 from prefect import flow
 
 from flows.iteration import iteration
-from flows.preflight import check_corpus, preflight
+from flows.preflight import check_corpus, check_secrets, preflight
 from rlrf.backends.opening import stop_engine
 from rlrf.config import RunConfig
 from rlrf.errors import StoppedError
@@ -21,7 +21,9 @@ from tasks.train_policy import train_control
 @flow(name="flywheel", flow_run_name="{config.name}")
 def flywheel(config: RunConfig, run_id: str | None = None) -> str:
     """Run the whole configuration; returns the run's id. A stop on purpose is recorded with its reason and raised."""
-    run = begin_run(preflight(config), run_id or str(uuid4()))
+    config = preflight(config)
+    check_secrets(config)
+    run = begin_run(config, run_id or str(uuid4()))
     try:
         corpus = ingest(run)
         check_corpus(config, corpus)

@@ -1,7 +1,7 @@
 """All that can be known to be wrong before anything starts."""
 
 from rlrf import judging
-from rlrf.backends.endpoint.settings import read_key
+from rlrf.backends.endpoint.settings import check_key, checked_urls, read_key
 from rlrf.backends.opening import resolve
 from rlrf.backends.weights import resolve_model
 from rlrf.bootstrapping import write_bootstrap_files
@@ -11,6 +11,7 @@ from rlrf.errors import ConfigError
 from rlrf.handles import Corpus
 from rlrf.ingesting import source_digests
 from storage.store import open_store
+from tasks.engines import read_secret
 
 
 def preflight(config: RunConfig) -> RunConfig:
@@ -44,6 +45,18 @@ def check_corpus(config: RunConfig, corpus: Corpus) -> None:
         )
 
 
+def check_secrets(config: RunConfig) -> None:
+    """Check that every API key that Prefect is to hold is there and can be used; asks the Prefect server.
+
+    Raises ConfigError or BackendError.
+    """
+    for engine in _endpoints(config):
+        if engine.api_key_secret:
+            key = read_secret(engine.api_key_secret)
+            for url in engine.base_urls:
+                check_key(key, url, f"the API key in the Prefect Secret block {engine.api_key_secret!r}")
+
+
 def _check_model(config: RunConfig, model: str) -> None:
     from rlrf.backends.model_info import check_model
 
@@ -61,10 +74,16 @@ def _with_engines(config: RunConfig) -> RunConfig:
     changes: dict[str, object] = {"engine": resolve(config.engine)}
     if isinstance(config.judge, RubricJudge):
         changes["judge"] = config.judge.model_copy(update={"engine": resolve(config.judge.engine)})
-    for engine in (config.engine, getattr(config.judge, "engine", None)):
-        if isinstance(engine, Endpoint) and engine.api_key_env:
-            read_key(engine.api_key_env, engine.base_urls[0])
+    for engine in _endpoints(config):
+        for url in checked_urls(engine.base_urls):
+            if engine.api_key_env:
+                read_key(engine.api_key_env, url)
     return config.model_copy(update=changes)
+
+
+def _endpoints(config: RunConfig) -> list[Endpoint]:
+    engines = (config.engine, getattr(config.judge, "engine", None))
+    return [engine for engine in engines if isinstance(engine, Endpoint)]
 
 
 def _check_judge(config: RunConfig) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from prefect.blocks.system import Secret
 
 from rlrf.config import load_config
 from rlrf.errors import ConfigError
@@ -59,6 +60,50 @@ def test_a_server_that_holds_another_model_ends_the_run_before_anything_is_gener
     assert said.code == 1
     assert MODEL in said.err
     assert "other" in said.err
+
+
+SECRET = "sk-only-for-a-test"
+
+
+def test_a_key_from_a_prefect_secret_is_used_and_kept_nowhere(prefect_server: str, model: Path, tmp_path: Path) -> None:
+    Secret(value=SECRET).save("judge-key", overwrite=True)
+    with MisbehavingServer(api_key=SECRET) as server:
+        engine = {"type": "endpoint", "base_url": server.base_url, "model": MODEL, "local": LOCAL}
+        engine |= {"api_key_secret": "judge-key"}
+        changes = {"pairs__min_pairs": NEVER, "limits": {"unrated": 1.0}, "evaluate": {"max_tokens": 8}}
+        ran = builders.run(builders.write_config(tmp_path, model, engine=engine, **changes))
+    assert ran.store.value("SELECT count(*) FROM responses WHERE backend = 'endpoint'") == 30, ran.said.err
+    written = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not [path for path in written if SECRET.encode() in path.read_bytes()]
+    assert SECRET not in ran.said.out + ran.said.err
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, "no such Prefect Secret block"), ("two words", "no key has")])
+def test_a_secret_that_lacks_or_is_no_key_ends_the_run_before_any_model_is_loaded(
+    prefect_server: str, model: Path, tmp_path: Path, value: str | None, said: str
+) -> None:
+    name = "lacks" if value is None else "broken"
+    if value is not None:
+        Secret(value=value).save(name, overwrite=True)
+    engine = {"type": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": MODEL, "api_key_secret": name}
+    done = rlrf("run", builders.write_config(tmp_path, model, engine=engine))
+    assert done.code == 1
+    assert said in done.err
+    assert name in done.err
+    assert "evaluate" not in done.out
+    assert value is None or value not in done.err
+
+
+def test_a_key_that_would_travel_unencrypted_to_any_replica_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICA_KEY", SECRET)
+    urls = ["http://127.0.0.1:9/v1", "http://10.0.0.1:8000/v1"]
+    engine = {"type": "endpoint", "base_url": urls, "model": MODEL, "api_key_env": "REPLICA_KEY"}
+    done = rlrf("plan", builders.write_config(tmp_path, model, engine=engine))
+    assert done.code == 1
+    assert "10.0.0.1" in done.err
+    assert "unencrypted" in done.err
 
 
 def test_values_can_be_set_on_the_command_line(model: Path, tmp_path: Path) -> None:
