@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ from rlrf.backends.local import LocalGenerator
 from rlrf.backends.protocols import Generator
 from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
+from rlrf.judges.reply import parse
+from rlrf.judges.rubric import reply_schema
 from rlrf.records import Completion, Failure, Request, Sampling
+from rlrf.rubric import load_rubric
 from tests.rlrf.backends.engine.process_table import running, wait_until, with_words
 from tests.rlrf.backends.engine.tiny_adapter import build_tiny_adapter
 from tests.rlrf.backends.tiny_model import build_tiny_model
@@ -155,6 +159,20 @@ def test_tokens_are_counted_as_the_server_counts_them(bench: Bench) -> None:
     assert isinstance(row, Completion)
     assert generator.count_tokens(request.messages) == row.prompt_tokens
     assert row.finish_reason == ("length" if row.completion_tokens == GREEDY.max_tokens else "stop")
+
+
+def test_guided_answers_are_instances_of_their_schema(bench: Bench) -> None:
+    """A random model writes no JSON of its own accord; what max_tokens cuts off is called truncated."""
+    words = json.dumps({"enum": ["yes", "no"]})
+    asked = [replace(one, json_schema=words) for one in questions(6, 2)]
+    assert set(texts(ask(bench.generator(bench.base), asked, DRAWN)).values()) <= {'"yes"', '"no"'}
+    rubric = load_rubric("math")
+    asked = [replace(one, json_schema=reply_schema(rubric)) for one in questions(16)]
+    replies = ask(bench.generator(bench.base), asked, Sampling(temperature=1.0, max_tokens=256)).values()
+    assert all(isinstance(one, Completion) for one in replies)
+    whole = [one.text for one in replies if isinstance(one, Completion) and one.finish_reason == "stop"]
+    assert whole, "none of 16 random replies came to its end"
+    assert all(parse(text, rubric)[1] is None for text in whole)
 
 
 def test_one_server_did_all_this_and_knows_who_may_ask(bench: Bench) -> None:
