@@ -159,7 +159,7 @@ def _absolute(spec: TrainSpec) -> TrainSpec:
 
 def _environment(job: TrainJob) -> dict[str, str]:
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "TQDM_DISABLE": "1"}
-    environment = {**os.environ, **quiet}
+    environment = {"TENSORBOARD_LOGGING_DIR": str(job.spec.work / "tensorboard"), **os.environ, **quiet}
     if job.launch is None or job.launch.processes == 1:
         # One process that sees several GPUs would spread itself over them by nn.DataParallel, which trl refuses.
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]

@@ -140,7 +140,6 @@ def _arguments(job: TrainJob) -> Any:
     bf16 = spec.precision == "bfloat16" or (spec.precision == "auto" and not on_cpu)
     # accelerate would take its config's precision where trl's is off; here the spec decides.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(spec.work / "tensorboard"))
     shared: dict[str, Any] = {
         "output_dir": str(job.folder),
         "run_name": spec.output.name,

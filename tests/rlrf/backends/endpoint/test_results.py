@@ -57,12 +57,12 @@ def test_the_asking_side_waits_for_a_slow_caller(loop: asyncio.AbstractEventLoop
     results = Results(loop, 2, 60.0)
     loop.call_soon_threadsafe(results.add, rows(4))
     waiting = asyncio.run_coroutine_threadsafe(results.taken(), loop)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), loop).result()  # it waits by then
     batches = results.batches()
     assert len(next(batches)) == 2
     with pytest.raises(TimeoutError):  # it has the rows, and may not have stored them
         waiting.result(0.05)
     assert results.pending == 4
-    waiting = asyncio.run_coroutine_threadsafe(results.taken(), loop)
     assert len(next(batches)) == 2
     waiting.result(2)
     assert results.pending == 2
