@@ -28,6 +28,7 @@ from typing import Any
 import aiohttp
 
 from rlrf.backends.endpoint.generator import EndpointGenerator
+from rlrf.engine_config import Client
 from rlrf.exploring import Planned, plan_responses
 from rlrf.fingerprints import content_id
 from rlrf.records import Completion, Prompt, Request, Sampling
@@ -76,7 +77,9 @@ async def ask_bare(base_url: str) -> int:
 
 def ask_client(base_url: str, batch_rows: int, keep: Callable[[list[Any]], object] = len) -> int:
     """The number of rows that EndpointGenerator gets; `keep` takes each batch."""
-    generator = EndpointGenerator(base_url, MODEL, concurrency=IN_FLIGHT, batch_rows=batch_rows, backlog=2 * batch_rows)
+    generator = EndpointGenerator(
+        base_url, MODEL, Client(concurrency=IN_FLIGHT), batch_rows=batch_rows, backlog=2 * batch_rows
+    )
     rows = 0
     for batch in generator.generate(REQUESTS, Sampling()):
         keep(batch)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrf.backends.endpoint.generator import EndpointGenerator
+from rlrf.engine_config import Client
 from rlrf.errors import BackendError
 from rlrf.exploring import Planned, plan_responses
 from rlrf.fingerprints import content_id
@@ -155,8 +156,8 @@ def run(
         one.response_id: {name: getattr(one, name) for name in ("prompt_id", "parent_id", "position", "seed")}
         for one in missing
     }
-    options = {"concurrency": 4, "request_timeout": 5.0, "retries": 1, "batch_rows": 16, **case.client}
-    generator = EndpointGenerator([server.base_url for server in servers], MODEL, **options)
+    asking = Client.model_validate({"concurrency": 4, "request_timeout": 5.0, "retries": 1, **case.client})
+    generator = EndpointGenerator([server.base_url for server in servers], MODEL, asking, batch_rows=16)
     failed, examples = Counter[str](), {}
     said = "nothing"
     try:

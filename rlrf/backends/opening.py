@@ -89,16 +89,7 @@ def _open_endpoint(engine: Endpoint, opening: Opening) -> Generator:
         key = read_key(engine.api_key_env, engine.base_urls[0])
     elif engine.api_key_secret:
         key = opening.secret(engine.api_key_secret)
-    return EndpointGenerator(
-        engine.base_urls,
-        engine.model,
-        key=key,
-        concurrency=engine.concurrency,
-        choices_per_request=engine.choices_per_request,
-        request_timeout=engine.request_timeout,
-        stage_timeout=engine.stage_timeout,
-        retries=engine.retries,
-    )
+    return EndpointGenerator(engine.base_urls, engine.model, engine, key=key)
 
 
 def _function(name: str):  # type: ignore[no-untyped-def]  # the reply's type is ScriptedGenerator's business

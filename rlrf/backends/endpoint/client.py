@@ -116,12 +116,12 @@ class EndpointClient:
 
     async def ask_patiently(self, method: str, url: str, content: Any = None, *, seconds: float) -> Reply:
         """Up to `retries` more tries, for questions that are about no row. Raises BackendError."""
-        for tries in range(self._settings.retries + 1):
+        for tries in range(self._settings.asking.retries + 1):
             try:
                 return await self.ask(method, url, content, seconds=seconds)
             except (NotNow, WentWrong) as error:
                 detail = str(error)
-            if tries < self._settings.retries:
+            if tries < self._settings.asking.retries:
                 await asyncio.sleep(pause_seconds(tries))
         raise BackendError(f"{url!r} unreachable in {tries + 1} tries ({detail}); start it or correct it")
 

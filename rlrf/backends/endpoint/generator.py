@@ -25,6 +25,7 @@ from rlrf.backends.endpoint.questions import count_tokens
 from rlrf.backends.endpoint.run import EndpointRun
 from rlrf.backends.endpoint.server import Traits
 from rlrf.backends.endpoint.settings import EndpointSettings, check_key, checked_urls
+from rlrf.engine_config import Client
 from rlrf.records import Completion, Failure, Message, Request, Sampling
 
 
@@ -37,13 +38,9 @@ class EndpointGenerator:
         self,
         base_urls: Sequence[str] | str,
         model: str,
+        asking: Client,
         *,
         key: str | None = None,
-        concurrency: int = 64,
-        choices_per_request: int = 8,
-        request_timeout: float = 600.0,
-        stage_timeout: float | None = None,
-        retries: int = 5,
         batch_rows: int = 2048,
         backlog: int = 4096,
         flush_seconds: float = 1.0,
@@ -56,13 +53,12 @@ class EndpointGenerator:
         server tells how many tokens each choice has and the temperature is not 0; the texts are those that they would
         have alone.
 
-        `concurrency` requests are in flight per server at most, fewer while it pushes back. `request_timeout` is the
-        deadline of one try in seconds, and also how long an endpoint may answer nobody before it counts as gone;
-        `stage_timeout` that of one call of `generate`. `retries` are tries after the first. A micro-batch is yielded
-        at `batch_rows` or half of what may be under way, or `flush_seconds` after its first row. Beyond those that the
-        caller has put behind it no more than `concurrency` x `choices_per_request` responses per server and `backlog`
-        are asked for. `gone` is asked twice a second whether the server is
-        known to be dead, and says why.
+        Of `asking`, `concurrency` is per server, and fewer while it pushes back; `request_timeout` is also how long an
+        endpoint may answer nobody before it counts as gone; `stage_timeout` is for one call of `generate`. A
+        micro-batch is yielded at `batch_rows` or half of what may be under way, or `flush_seconds` after its first row.
+        Beyond those that the caller has put behind it no more than `concurrency` x `choices_per_request` responses per
+        server and `backlog` are asked for. `gone` is asked twice a second whether the server is known to be dead, and
+        says why.
 
         Raises:
             BackendError: an address or the key can't be used, or the key would travel unencrypted.
@@ -70,19 +66,7 @@ class EndpointGenerator:
         urls = checked_urls(base_urls)
         for url in urls if key is not None else ():
             check_key(str(key), url)
-        self._settings = EndpointSettings(
-            urls,
-            model,
-            key,
-            concurrency,
-            choices_per_request,
-            request_timeout,
-            stage_timeout,
-            retries,
-            batch_rows,
-            backlog,
-            flush_seconds,
-        )
+        self._settings = EndpointSettings(urls, model, key, asking, batch_rows, backlog, flush_seconds)
         self._traits = {url: Traits() for url in urls}
         self._gone = gone
         self.settings: dict[str, Any] = {"type": self.name, "model": model}

@@ -97,7 +97,7 @@ class ServerPool:
     def raise_if_silent(self) -> None:
         """Raise BackendError when nobody got an answer for `request_timeout` since the first refusal."""
         silent = 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
-        if silent >= self._settings.request_timeout:
+        if silent >= self._settings.asking.request_timeout:
             raise BackendError(
                 f"{self._settings.place} unreachable for {silent:.0f} s after {self.answers} answers "
                 f"({self._refusal}); rerun to go on from there"
@@ -144,7 +144,7 @@ class ServerPool:
         try:
             await self._check(server)
         except (NotNow, WentWrong) as error:
-            server.given_up = tries >= self._settings.retries
+            server.given_up = tries >= self._settings.asking.retries
             if all(one.given_up and not one.came for one in self._servers):
                 raise BackendError(
                     f"{self._settings.place} unreachable in {tries + 1} tries ({error}); start it or correct it"

@@ -61,7 +61,7 @@ async def check_server(server: Server, settings: EndpointSettings, *, groups: bo
 async def check_model(client: EndpointClient, settings: EndpointSettings) -> None:
     """See that the server serves the model. Raises NotNow and WentWrong, BackendError where it doesn't."""
     url = f"{client.base_url}/models"
-    reply = await client.ask("GET", url, seconds=min(settings.request_timeout, CONTACT_SECONDS))
+    reply = await client.ask("GET", url, seconds=min(settings.asking.request_timeout, CONTACT_SECONDS))
     try:
         models = [str(model["id"]) for model in json.loads(reply.body)["data"]]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -106,7 +106,7 @@ async def check_guidance(client: EndpointClient, settings: EndpointSettings) -> 
 
 async def _probe(client: EndpointClient, settings: EndpointSettings, content: dict[str, Any]) -> Reply:
     url = f"{client.base_url}/chat/completions"
-    return await client.ask("POST", url, content, seconds=settings.request_timeout)
+    return await client.ask("POST", url, content, seconds=settings.asking.request_timeout)
 
 
 async def count_tokens(settings: EndpointSettings, messages: Sequence[Message]) -> int:
@@ -117,7 +117,7 @@ async def count_tokens(settings: EndpointSettings, messages: Sequence[Message]) 
     try:
         async with open_session(settings) as session:
             client = EndpointClient(settings, base_url, session)
-            seconds = min(settings.request_timeout, CONTACT_SECONDS)
+            seconds = min(settings.asking.request_timeout, CONTACT_SECONDS)
             reply = await client.ask_patiently("POST", url, content, seconds=seconds)
         return int(json.loads(reply.body)["count"])
     except (BackendError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:

@@ -41,13 +41,13 @@ class EndpointRun:
     ) -> None:
         self._settings, self._traits, self._sampling, self._gone = settings, traits, sampling, gone
         self._total, self._todo = len(requests), Todo(requests)
-        self._groups = sampling.temperature > 0 and settings.choices_per_request > 1 and any_group(requests)
+        self._groups = sampling.temperature > 0 and settings.asking.choices_per_request > 1 and any_group(requests)
         self._is_guided = any(request.json_schema is not None for request in requests)
         self._suspects = Suspects(settings.place)
         self._open, self._done = len(requests), asyncio.Event()
         self._pool: ServerPool
         self._loop = asyncio.new_event_loop()
-        in_flight = settings.concurrency * settings.choices_per_request * len(settings.base_urls)
+        in_flight = settings.asking.concurrency * settings.asking.choices_per_request * len(settings.base_urls)
         self._window, self._in_flight = in_flight + settings.backlog, 0
         batch_rows = min(settings.batch_rows, max(1, self._window // 2))
         self._results = Results(self._loop, batch_rows, settings.flush_seconds)
@@ -88,7 +88,7 @@ class EndpointRun:
                 servers = [self._server(url, session) for url in self._settings.base_urls]
                 self._pool = ServerPool(self._settings, servers, self._check, tasks)
                 watching = tasks.create_task(watch(self._settings, self._pool, self._gone, self._progress))
-                most = min(self._total, self._settings.concurrency * len(servers))
+                most = min(self._total, self._settings.asking.concurrency * len(servers))
                 workers = [tasks.create_task(self._work()) for _ in range(most)]
                 await self._done.wait()
                 for task in (watching, *workers, *self._pool.looking):
@@ -99,7 +99,9 @@ class EndpointRun:
             raise error
 
     def _server(self, url: str, session: aiohttp.ClientSession) -> Server:
-        return Server(EndpointClient(self._settings, url, session), self._traits[url], self._settings.concurrency)
+        return Server(
+            EndpointClient(self._settings, url, session), self._traits[url], self._settings.asking.concurrency
+        )
 
     async def _check(self, server: Server) -> None:
         await check_server(server, self._settings, groups=self._groups, guided=self._is_guided)
@@ -124,10 +126,10 @@ class EndpointRun:
             await self._see_through(group, server)
 
     def _has_room(self) -> bool:
-        return self._in_flight + self._results.pending + self._settings.choices_per_request <= self._window
+        return self._in_flight + self._results.pending + self._settings.asking.choices_per_request <= self._window
 
     def _choices(self, server: Server) -> int:
-        return self._settings.choices_per_request if self._groups and server.traits.apart else 1
+        return self._settings.asking.choices_per_request if self._groups and server.traits.apart else 1
 
     async def _see_through(self, group: Sequence[Request], server: Server, spoilt_by: Server | None = None) -> None:
         """Ask until the group is answered, or is given up as a suspect; one that can't be answered together, singly.
@@ -142,7 +144,7 @@ class EndpointRun:
             except NotNow:
                 pass
             except WentWrong as failed:
-                if tries == self._settings.retries:
+                if tries == self._settings.asking.retries:
                     failures = [Failure(one.request_id, failed.reason, str(failed)) for one in group]
                     self._suspects.add(failures, self._pool.answers)
                     return self._account_for(len(group))
@@ -174,7 +176,9 @@ class EndpointRun:
         content = chat_content(self._settings.model, group, self._sampling)
         sent_at = time.monotonic()
         try:
-            reply = await server.client.ask("POST", server.chat_url, content, seconds=self._settings.request_timeout)
+            reply = await server.client.ask(
+                "POST", server.chat_url, content, seconds=self._settings.asking.request_timeout
+            )
         except NotNow as refusal:
             self._pool.refused(server, refusal, sent_at)
             raise

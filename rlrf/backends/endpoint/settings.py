@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from rlrf.engine_config import Client
 from rlrf.errors import BackendError
 
 
@@ -18,22 +19,10 @@ class EndpointSettings:
     base_urls: tuple[str, ...]
     model: str
     key: str | None = field(repr=False)
-    concurrency: int
-    choices_per_request: int
-    request_timeout: float
-    stage_timeout: float | None
-    retries: int
+    asking: Client
     batch_rows: int
     backlog: int
     flush_seconds: float
-
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "choices_per_request", "batch_rows"):
-            if getattr(self, name) < 1:
-                raise BackendError(f"{name} is {getattr(self, name)!r}; an endpoint needs 1 or more")
-        for name in ("request_timeout", "stage_timeout"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise BackendError(f"{name} is {getattr(self, name)!r}; an answer takes more than 0 s")
 
     @property
     def place(self) -> str:

@@ -22,7 +22,7 @@ async def watch(
         if gone is not None and (why := gone()) is not None:
             raise BackendError(why)
         pool.raise_if_silent()
-        spent, limit = time.monotonic() - started, settings.stage_timeout
+        spent, limit = time.monotonic() - started, settings.asking.stage_timeout
         if limit is not None and spent >= limit:
             raise BackendError(
                 f"{settings.place} answered {progress()} in {spent:.0f} s; stage_timeout is {limit!r} s: "

@@ -165,16 +165,12 @@ class VllmGenerator:
         return None
 
     def _client(self, server: VllmServer, model: str, deadline: float) -> EndpointGenerator:
-        settings = self.wanted.settings
+        left = None if deadline == math.inf else max(0.001, deadline - time.monotonic())
         return EndpointGenerator(
             server.base_url,
             model,
+            self.wanted.settings.model_copy(update={"stage_timeout": left}),
             key=server.key,
-            concurrency=settings.concurrency,
-            choices_per_request=settings.choices_per_request,
-            request_timeout=settings.request_timeout,
-            stage_timeout=None if deadline == math.inf else max(0.001, deadline - time.monotonic()),
-            retries=settings.retries,
             backlog=0,  # a kill costs what can be in flight, and nothing beside it
             gone=server.gone,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlrf.backends.endpoint.generator import EndpointGenerator
 from rlrf.backends.protocols import Generator
+from rlrf.engine_config import Client
 from rlrf.records import Completion, Failure, Request, Sampling
 from tests.rlrf.backends.endpoint.misbehaving_server import MODEL, MisbehavingServer
 
@@ -16,8 +17,9 @@ SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=32)
 
 def endpoint(*servers: MisbehavingServer, **options: Any) -> EndpointGenerator:
     """A generator that soon gives up."""
-    settings = {"concurrency": 8, "request_timeout": 2.0, "retries": 1, **options}
-    return EndpointGenerator([server.base_url for server in servers], MODEL, **settings)
+    asking = {"concurrency": 8, "request_timeout": 2.0, "retries": 1}
+    asking |= {name: options.pop(name) for name in Client.model_fields if name in options}
+    return EndpointGenerator([server.base_url for server in servers], MODEL, Client(**asking), **options)
 
 
 def ask(*messages: str, n: int = 1, schema: Any = None) -> list[Request]:

@@ -12,6 +12,7 @@ import pytest
 from rlrf.backends.endpoint.answers import DETAIL_CHARS
 from rlrf.backends.endpoint.generator import EndpointGenerator
 from rlrf.backends.endpoint.suspects import SUSPECTS
+from rlrf.engine_config import Client
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure, Sampling
 from tests.rlrf.backends.endpoint.bent_answers import answer_text, token_count
@@ -202,14 +203,14 @@ def test_an_endpoint_that_fails_everything_spoils_no_rows(server: MisbehavingSer
 
 
 def test_a_model_that_is_not_served(server: MisbehavingServer) -> None:
-    generator = EndpointGenerator(server.base_url, "other-model")
+    generator = EndpointGenerator(server.base_url, "other-model", Client())
     with pytest.raises(BackendError, match=r"does not serve 'other-model'; it serves \['tiny-chat'\]"):
         answers(generator, ask("ok: question"))
     assert server.asked == {}
 
 
 def test_a_base_url_without_its_version(server: MisbehavingServer) -> None:
-    generator = EndpointGenerator(server.base_url.removesuffix("/v1"), MODEL)
+    generator = EndpointGenerator(server.base_url.removesuffix("/v1"), MODEL, Client())
     with pytest.raises(BackendError, match="ends in /v1"):
         answers(generator, ask("ok: question"))
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rlrf.backends.endpoint.generator import EndpointGenerator
 from rlrf.backends.endpoint.server import Limit
+from rlrf.engine_config import Client
 from rlrf.errors import BackendError
 from rlrf.records import Completion, Failure
 from tests.rlrf.backends.endpoint.endpoints import SAMPLING, answers, ask, collect, endpoint
@@ -210,7 +211,11 @@ def test_a_process_known_to_be_dead_is_an_error_at_once() -> None:
     dead = threading.Event()
     with MisbehavingServer() as server:
         generator = EndpointGenerator(
-            server.base_url, MODEL, batch_rows=1, gone=lambda: "vLLM ended with code 9" if dead.is_set() else None
+            server.base_url,
+            MODEL,
+            Client(),
+            batch_rows=1,
+            gone=lambda: "vLLM ended with code 9" if dead.is_set() else None,
         )
         batches = generator.generate(ask("ok: a", "hang: b"), SAMPLING)
         assert len(next(batches)) == 1

@@ -6,6 +6,7 @@ import pytest
 
 from rlrf.backends.endpoint.generator import EndpointGenerator
 from rlrf.backends.endpoint.settings import check_key, read_key
+from rlrf.engine_config import Client
 from rlrf.errors import BackendError
 from tests.rlrf.backends.endpoint.misbehaving_server import MODEL
 
@@ -26,7 +27,7 @@ def test_an_unset_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} ", f"{KEY}\u00e9", ""])
 def test_a_key_that_is_none_is_refused_without_showing_it(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="white space") as caught:
-        EndpointGenerator("https://models.example/v1", MODEL, key=key)
+        EndpointGenerator("https://models.example/v1", MODEL, Client(), key=key)
     assert KEY not in str(caught.value)
     monkeypatch.setenv("RLRF_TEST_KEY", key or " ")
     with pytest.raises(BackendError, match="'RLRF_TEST_KEY' .*white space") as caught:
@@ -40,32 +41,21 @@ def test_a_key_never_travels_unencrypted(monkeypatch: pytest.MonkeyPatch) -> Non
         read_key("RLRF_TEST_KEY", "http://models.example/v1")
     for base_urls in ("http://models.example/v1", ["https://models.example/v1", "http://models.example/v1"]):
         with pytest.raises(BackendError, match="unencrypted"):
-            EndpointGenerator(base_urls, MODEL, key=KEY)
+            EndpointGenerator(base_urls, MODEL, Client(), key=KEY)
     for base_url in ("https://models.example/v1", "http://localhost:1/v1", "http://127.0.0.2/v1", "http://[::1]:1/v1"):
         check_key(KEY, base_url)
-    EndpointGenerator("http://models.example/v1", MODEL)
+    EndpointGenerator("http://models.example/v1", MODEL, Client())
 
 
 def test_a_key_is_shown_by_no_repr() -> None:
-    generator = EndpointGenerator("https://models.example/v1", MODEL, key=KEY)
+    generator = EndpointGenerator("https://models.example/v1", MODEL, Client(), key=KEY)
     assert KEY not in repr(generator) + repr(vars(generator)) + repr(generator.settings)
-
-
-@pytest.mark.parametrize("name", ["concurrency", "choices_per_request", "batch_rows"])
-def test_less_than_one_is_refused(name: str) -> None:
-    with pytest.raises(BackendError, match=f"{name} is 0"):
-        EndpointGenerator("http://127.0.0.1/v1", MODEL, **{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("base_urls", [[], ["http://h/v1", "http://h/v1/"]])
 def test_servers_are_named_once_each(base_urls: list[str]) -> None:
     with pytest.raises(BackendError, match="base_url names"):
-        EndpointGenerator(base_urls, MODEL)
-
-
-def test_a_deadline_of_nothing_is_refused() -> None:
-    with pytest.raises(BackendError, match="request_timeout is 0"):
-        EndpointGenerator("http://127.0.0.1/v1", MODEL, request_timeout=0)
+        EndpointGenerator(base_urls, MODEL, Client())
 
 
 @pytest.mark.parametrize(
@@ -86,10 +76,10 @@ def test_a_deadline_of_nothing_is_refused() -> None:
 )
 def test_an_address_that_is_none(base_url: str) -> None:
     with pytest.raises(BackendError, match="base_url is"):
-        EndpointGenerator(base_url, MODEL)
+        EndpointGenerator(base_url, MODEL, Client())
 
 
 def test_a_password_in_the_address_is_refused_without_showing_it() -> None:
     with pytest.raises(BackendError, match="bears a password") as caught:
-        EndpointGenerator("https://me:hunter2@models.example/v1", MODEL)
+        EndpointGenerator("https://me:hunter2@models.example/v1", MODEL, Client())
     assert "hunter2" not in str(caught.value)
