@@ -12,9 +12,10 @@ from flows.flywheel import flywheel
 from flows.preflight import preflight
 from flows.reporting import write_report
 from flows.temporary_server import start_temporary_server
+from rlrf.backends.endpoint.settings import BACKLOG
 from rlrf.backends.opening import described
 from rlrf.config import RunConfig, load_config
-from rlrf.engine_config import Auto, Client, Endpoint
+from rlrf.engine_config import Auto, Endpoint, Vllm
 from rlrf.handles import Run
 from storage import ledger, reading
 from storage.store import open_store
@@ -48,7 +49,8 @@ def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -
 def in_flight(config: RunConfig) -> int:
     """Responses that are under way at most: what a kill costs."""
     engine = config.engine
-    if isinstance(engine, Client):
-        servers = len(engine.base_urls) if isinstance(engine, Endpoint) else 1
-        return engine.concurrency * engine.choices_per_request * servers
+    if isinstance(engine, Endpoint):
+        return engine.concurrency * engine.choices_per_request * len(engine.base_urls) + BACKLOG
+    if isinstance(engine, Vllm):
+        return engine.concurrency * engine.choices_per_request
     return 0 if isinstance(engine, Auto) else engine.batch_size

@@ -187,12 +187,12 @@ default such as now(), so a kill right after that migration would have cost the 
 """
 
 
-def _without_primary_keys(tables: str) -> str:
-    """SQL that makes those of the tables that are in IDENTITY anew, with their rows."""
+def _without_primary_keys(tables: str, names: str) -> str:
+    """SQL that makes the named ones of the tables anew, with their rows."""
     steps = []
     for create in filter(None, map(str.strip, tables.split(";\n"))):
         found = re.match(r"CREATE TABLE (?P<name>(?:\w+\.)?(?P<table>\w+)) ", create)
-        if found and found["table"] in IDENTITY:
+        if found and found["table"] in names.split():
             name, keyless = found["name"], re.sub(r",\s*PRIMARY KEY \([^)]*\)", "", create)
             keyless = keyless.replace(" PRIMARY KEY", " NOT NULL")
             steps.append(f"CREATE TEMP TABLE kept AS FROM {name}; DROP TABLE {name}; {keyless};")
@@ -209,6 +209,8 @@ MIGRATIONS: tuple[str, ...] = (
     ENGINES,
     _without_primary_keys(
         ROW_TABLES.format(schema="main") + ROW_TABLES.format(schema="held_out") + SHARED_TABLES,
+        "prompts responses failures judgements ratings members pairs unpaired training_metrics dropped_prompts "
+        "dropped_responses",
     ),
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""

@@ -23,7 +23,7 @@ def produce(
 ) -> list[str]:
     """Bring every planned response into the store; returns the ids that are there.
 
-    Only missing rows are asked for; each batch is one transaction, so a kill costs the batch under way. Raises
+    Only missing rows are asked for; each batch is one transaction, so a kill costs what is under way. Raises
     StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
     """
     ledger.record_keys(store, key)

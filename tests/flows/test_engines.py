@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from prefect.blocks.system import Secret
 
+from flows.running import in_flight
+from rlrf.backends.endpoint.settings import BACKLOG
 from rlrf.config import load_config
 from rlrf.errors import ConfigError
 from tests import builders
@@ -138,3 +140,17 @@ def test_vllm_without_its_environment_is_refused_with_the_command_that_makes_it(
     said = rlrf("run", builders.write_config(tmp_path, model, engine={"type": "vllm"}))
     assert said.code == 1
     assert "RLRF_ENGINE" in said.err or "rlrf engine install" in said.err
+
+
+@pytest.mark.parametrize(
+    ("engine", "most"),
+    [
+        ({"type": "vllm", "concurrency": 16, "choices_per_request": 4}, 64),
+        ({"type": "endpoint", "base_url": ["http://a/v1", "http://b/v1"], "model": MODEL}, 2 * 64 * 8 + BACKLOG),
+        ({"type": "transformers", "batch_size": 32}, 32),
+    ],
+)
+def test_what_a_kill_costs_at_most_is_said_of_every_engine(
+    model: Path, tmp_path: Path, engine: dict[str, object], most: int
+) -> None:
+    assert in_flight(load_config(builders.write_config(tmp_path, model, engine=engine))) == most

@@ -24,7 +24,7 @@ from typing import Any
 from rlrf.backends.endpoint.questions import count_tokens
 from rlrf.backends.endpoint.run import EndpointRun
 from rlrf.backends.endpoint.server import Traits
-from rlrf.backends.endpoint.settings import EndpointSettings, check_key, checked_urls
+from rlrf.backends.endpoint.settings import BACKLOG, EndpointSettings, check_key, checked_urls
 from rlrf.engine_config import Client
 from rlrf.records import Completion, Failure, Message, Request, Sampling
 
@@ -42,7 +42,7 @@ class EndpointGenerator:
         *,
         key: str | None = None,
         batch_rows: int = 2048,
-        backlog: int = 4096,
+        backlog: int = BACKLOG,
         flush_seconds: float = 1.0,
         gone: Callable[[], str | None] | None = None,
     ) -> None:

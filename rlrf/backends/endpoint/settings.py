@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 from rlrf.engine_config import Client
 from rlrf.errors import BackendError
 
+BACKLOG = 4096
+"""Answers that may wait to be made durable, beside the requests in flight, unless something else is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
