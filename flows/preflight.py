@@ -5,11 +5,12 @@ from rlrf.backends.endpoint.settings import check_key, checked_urls, read_key
 from rlrf.backends.opening import resolve
 from rlrf.backends.weights import resolve_model
 from rlrf.bootstrapping import write_bootstrap_files
-from rlrf.config import RubricJudge, RunConfig
+from rlrf.config import RunConfig
 from rlrf.engine_config import Endpoint
 from rlrf.errors import ConfigError
 from rlrf.handles import Corpus
 from rlrf.ingesting import source_digests
+from rlrf.judge_config import RubricJudge
 from storage.store import open_store
 from tasks.engines import read_secret
 

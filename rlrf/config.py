@@ -9,14 +9,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from rlrf.engine_config import AnyEngine, Auto, Endpoint, Engine, Vllm
 from rlrf.errors import ConfigError
 from rlrf.external import ExternalSource
-from rlrf.records import Sampling
+from rlrf.judge_config import AnyJudge, JudgeHealth, MathJudge, PanelJudge, RewardJudge, Sampled
+from rlrf.pair_config import Audit, Pairs
 from rlrf.sections import Section, Share
 from rlrf.sources import Source
 from rlrf.train_config import Train
@@ -65,68 +66,60 @@ class Prompts(Section):
     reuse: bool = Field(False, description="Take the same prompts in every iteration instead of fresh ones")
 
 
-class Sampled(Section):
-    """How responses are drawn."""
-
-    temperature: float = Field(1.0, ge=0.0, le=5.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(512, ge=1)
-    stop: tuple[str, ...] = ()
-
-    def sampling(self) -> Sampling:
-        """The same values as the record that backends take."""
-        return Sampling(self.temperature, self.top_p, self.max_tokens, self.stop)
-
-
 class Explore(Sampled):
     """n responses per prompt from the policy; 0 to use external responses alone."""
 
     n: int = Field(8, ge=0)
 
 
+class Teacher(Section):
+    """Another model that rewrites in the policy's place."""
+
+    model: str | None = Field(
+        None, description="Folder or hub name of its weights, where an engine here is to load them"
+    )
+    engine: AnyEngine = Auto()
+
+    @model_validator(mode="after")
+    def _model_where_needed(self) -> Teacher:
+        if isinstance(self.engine, Auto | Engine | Vllm) and self.model is None:
+            raise ValueError(f"engine `{self.engine.type}` needs `model`, the folder of the teacher's weights")
+        return self
+
+
+class Budget(Section):
+    """Where refinements are worth their tokens. Both rules off: everywhere, as in the paper."""
+
+    solved: Share | None = Field(
+        1.0, description="Prompts with at least this share of responses at the top get none; unset: they get theirs"
+    )
+    hopeless: float | None = Field(
+        -1.0,
+        ge=-1,
+        le=1,
+        description="Prompts whose best score is no higher than this get none; unset: they get theirs",
+    )
+
+
 class Refine(Sampled):
     """m rewrites per promising response, from its feedback; 0 to go without reflection."""
 
     m: int = Field(4, ge=0)
-    promising: Literal["best", "best_imperfect"] = Field(
-        "best", description="The response to refine: highest score (the paper), or highest that isn't at the top"
+    promising: Literal["reward", "best", "best_imperfect"] = Field(
+        "best",
+        description="The response to refine: highest reward (the paper), highest score, or highest that isn't at the top",
     )
-
-
-class MathJudge(Section):
-    """The verifier: final answer, arithmetic of each step, completeness, conciseness. Needs references."""
-
-    type: Literal["math"] = "math"
-    reveal_values: bool = Field(True, description="Critiques state the right value of a wrong step")
-
-
-class RubricJudge(Section):
-    """A model that rates by a rubric file, comment first."""
-
-    type: Literal["rubric"]
-    rubric: str = Field("general", description="A shipped rubric's name, or a path to a TOML file")
-    model: str | None = Field(None, description="Folder of the judge's weights for engine `transformers`")
-    engine: AnyEngine
-    sampling: Sampled = Sampled(temperature=0.0, max_tokens=1024)
-    guided: bool = Field(False, description="The server enforces the reply's JSON schema; engines vllm and endpoint")
-
-    @model_validator(mode="after")
-    def _model_where_needed(self) -> RubricJudge:
-        if isinstance(self.engine, Auto | Engine | Vllm) and self.model is None:
-            raise ValueError(f"engine `{self.engine.type}` needs `model`, the folder of the judge's weights")
-        if self.guided and not isinstance(self.engine, Vllm | Endpoint):
-            raise ValueError(f"guided: engine `{self.engine.type}` can't enforce a schema; use vllm or endpoint")
-        return self
-
-
-AnyJudge = Annotated[MathJudge | RubricJudge, Field(discriminator="type")]
-
-
-class Pairs(Section):
-    """The paper's rule: chosen from the fully successful by score, rejected at random from the rest."""
-
-    k: int = Field(1, ge=1, description="Pairs per prompt at most")
-    min_pairs: int = Field(32, ge=1, description="Fewer pairs than this stop the run before any training")
+    teacher: Teacher | None = Field(None, description="Who rewrites; the policy itself (the paper) when unset")
+    feedback: Literal["merged", "each"] = Field(
+        "merged", description="A panel's feedback as one text, or each judge's by itself, the m rewrites shared out"
+    )
+    hide_answers: bool = Field(
+        False, description="Take the reference's answer out of critiques before the reviser sees them"
+    )
+    budget: Budget = Budget()
+    compare: int = Field(
+        0, ge=0, description="Refined prompts per iteration that also get m further plain responses, to compare with"
+    )
 
 
 class Evaluate(Sampled):
@@ -173,8 +166,12 @@ class RunConfig(Section):
     engine: AnyEngine = Auto()
     explore: Explore = Explore()
     judge: AnyJudge = MathJudge()
+    judge_health: JudgeHealth = JudgeHealth()
+    reward: RewardJudge | None = Field(None, description="Ranks responses: the promising pick and ties (the paper)")
+    observers: tuple[AnyJudge, ...] = Field((), description="Judges whose verdicts are kept beside, and decide nothing")
     refine: Refine = Refine()
     pairs: Pairs = Pairs()
+    audit: Audit = Audit()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
@@ -193,6 +190,10 @@ class RunConfig(Section):
             raise ValueError("explore.n: 0 leaves nothing to judge; name [[external]] responses or raise n")
         if isinstance(self.engine, Endpoint) and self.policy.bootstrap:
             raise ValueError("engine.type: an endpoint can't serve a policy that is made here; give policy.model")
+        if self.refine.promising == "reward" and self.reward is None:
+            raise ValueError('refine.promising = "reward": name the reward model in a table [reward]')
+        if self.refine.feedback == "each" and not isinstance(self.judge, PanelJudge):
+            raise ValueError('refine.feedback = "each": only a panel has several; use judge.type = "panel"')
         return self
 
     @property

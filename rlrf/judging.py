@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from rlrf import judge_config
 from rlrf.backends.protocols import Generator
 from rlrf.backends.weights import resolve_model, weights_digest
-from rlrf.config import MathJudge, RubricJudge
 from rlrf.engine_config import AnyEngine, Endpoint, Scripted
 from rlrf.fingerprints import content_id
+from rlrf.judge_config import JudgeConfig
 from rlrf.judges import math, rubric
 from rlrf.judges.protocol import Judge
 from rlrf.rubric import load_rubric
@@ -19,10 +20,30 @@ OpenEngine = Callable[[AnyEngine, str | Path], Generator]
 """Opens an engine for a model folder."""
 
 
-def build_judge(judge: MathJudge | RubricJudge, open_engine: OpenEngine) -> Judge:
+def build_judge(judge: JudgeConfig, open_engine: OpenEngine) -> Judge:
     """A judge that is ready to judge; its model is opened by the first case. Raises ConfigError for a bad rubric."""
-    if isinstance(judge, MathJudge):
+    if isinstance(judge, judge_config.MathJudge):
         return math.MathJudge(judge.reveal_values)
+    if isinstance(judge, judge_config.RubricJudge):
+        return _rubric_judge(judge, open_engine)
+    raise NotImplementedError(judge.type)
+
+
+def key_of(judge: JudgeConfig) -> Key:
+    """The judge's identity, without opening its model."""
+    return judge_key(described(judge).ingredients())
+
+
+def described(judge: JudgeConfig) -> Judge:
+    """A judge to ask for its aspects and identity, which can't judge."""
+
+    def refuse(engine: AnyEngine, folder: str | Path) -> Generator:
+        raise AssertionError(f"a judge that is only described opens no engine ({engine.type}, {folder})")
+
+    return build_judge(judge, refuse)
+
+
+def _rubric_judge(judge: judge_config.RubricJudge, open_engine: OpenEngine) -> Judge:
     engine, folder = judge.engine, judge.model
     return rubric.RubricJudge(
         lambda: open_engine(engine, resolve_model(folder) if folder else ""),
@@ -33,21 +54,7 @@ def build_judge(judge: MathJudge | RubricJudge, open_engine: OpenEngine) -> Judg
     )
 
 
-def key_of(judge: MathJudge | RubricJudge) -> Key:
-    """The judge's identity, without opening its model."""
-    return judge_key(described(judge).ingredients())
-
-
-def described(judge: MathJudge | RubricJudge) -> Judge:
-    """A judge to ask for its aspects and identity, which can't judge."""
-
-    def refuse(engine: AnyEngine, folder: str | Path) -> Generator:
-        raise AssertionError(f"a judge that is only described opens no engine ({engine.type}, {folder})")
-
-    return build_judge(judge, refuse)
-
-
-def _model_identity(judge: RubricJudge) -> str:
+def _model_identity(judge: judge_config.RubricJudge) -> str:
     """Weights where we hold them; else what the user calls the thing that answers."""
     if isinstance(judge.engine, Endpoint):
         return content_id("endpoint", [judge.engine.base_url, judge.engine.model])

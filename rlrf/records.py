@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -73,20 +74,65 @@ class Case:
     text: str
     finish_reason: FinishReason = "stop"
     metadata: dict[str, Any] = field(default_factory=dict)
+    prompt_id: str = ""
+    aspects: tuple[str, ...] = ()  # those to rate where they are settled already: the prompt's, or the parent's
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The aspects that a judge named as the ones a prompt needs most; `reason` is set exactly when it named none."""
+
+    prompt_id: str
+    aspects: tuple[str, ...]
+    reason: str | None = None
+    raw_reply: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+Scale = tuple[float, float]
+"""Lowest and highest rating."""
+
+LEVELS: Scale = (-1, 1)
+UNBOUNDED: Scale = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """One aspect of one response: -1, 0 or 1, or None where the judge gave none; the critique is the judge's words."""
+    """One aspect of one response on the judge's scale, or None where it gave none; the critique is the judge's words.
+
+    The usual scale is -1, 0, 1; others are 1 to 5, or all numbers (a reward).
+    """
 
     aspect: str
-    rating: int | None
+    rating: float | None
     critique: str = ""
+    scale: Scale = LEVELS
+
+    def __post_init__(self) -> None:
+        if self.rating is not None and not self.scale[0] <= self.rating <= self.scale[1]:
+            raise ValueError(f"rating of {self.aspect!r}: {self.rating!r} is not within {self.scale!r}")
+
+    @property
+    def level(self) -> float | None:
+        """The rating's place on its scale, from -1 (failure) to 1 (success); the rating itself on a scale without ends."""
+        low, high = self.scale
+        if self.rating is None or math.isinf(high):
+            return self.rating
+        return 2 * (self.rating - low) / (high - low) - 1
+
+    @property
+    def top(self) -> bool:
+        """Whether it is the highest rating of its scale; a scale without ends has none."""
+        return self.rating is not None and self.rating == self.scale[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """All that one judge said of one response. `reason` is set exactly when it is unrated."""
+    """All that one judge said of one response. `reason` is set exactly when it is unrated.
+
+    `attempts` counts how often a model was asked, 0 for a judge that asks none.
+    """
 
     response_id: str
     ratings: tuple[Rating, ...] = ()
@@ -94,6 +140,7 @@ class Judgement:
     raw_reply: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    attempts: int = 0
 
     @property
     def rated(self) -> bool:

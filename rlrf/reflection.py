@@ -7,16 +7,12 @@ from importlib.resources import files
 
 from rlrf.records import Message, Rating
 
-LEVEL_NAMES = {-1: "failure", 0: "moderate", 1: "success"}
-
 REFINE_TEMPLATE = files("rlrf").joinpath("templates/refine.txt").read_text(encoding="utf-8")
 
 
 def render_feedback(ratings: Sequence[Rating]) -> str:
     """One line per rated aspect, in the rubric's order: its name, its level in words, and the critique."""
-    return "\n".join(
-        f"{r.aspect}: {LEVEL_NAMES[r.rating]}. {r.critique}".rstrip() for r in ratings if r.rating is not None
-    )
+    return "\n".join(f"{r.aspect}: {_level(r.level)}. {r.critique}".rstrip() for r in ratings if r.level is not None)
 
 
 def refine_messages(messages: Sequence[Message], draft: str, ratings: Sequence[Rating]) -> tuple[Message, ...]:
@@ -26,3 +22,8 @@ def refine_messages(messages: Sequence[Message], draft: str, ratings: Sequence[R
     """
     turn = REFINE_TEMPLATE.strip("\n").replace("{feedback}", render_feedback(ratings))
     return (*messages, {"role": "assistant", "content": draft}, {"role": "user", "content": turn})
+
+
+def _level(level: float) -> str:
+    """Between the ends of a scale all is moderate."""
+    return "success" if level >= 1 else "failure" if level <= -1 else "moderate"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rlrf.config import RunConfig, Sampled
+from rlrf.config import RunConfig
 from rlrf.fingerprints import content_id, file_digest
 from rlrf.handles import Corpus, Evaluation, Handle, Policy
+from rlrf.judge_config import Sampled
 
 CODE = {
     "ingest": 1,

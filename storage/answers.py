@@ -9,7 +9,7 @@ from storage.store import Store
 
 _ANSWERS = """
     SELECT r.prompt_id,
-           coalesce(bool_or(t.aspect = $aspect AND t.rating = 1) FILTER (j.reason IS NULL), false) AS correct,
+           coalesce(bool_or(t.aspect = $aspect AND t.level = 1) FILTER (j.reason IS NULL), false) AS correct,
            any_value(r.completion_tokens) AS tokens, any_value(j.reason) IS NOT NULL AS unrated
     FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id)
     LEFT JOIN ratings t ON t.response_id = r.response_id AND t.judge_key = j.judge_key
@@ -39,7 +39,7 @@ def accuracy(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def aspects(store: Store, set_key: str, judge_key: str) -> list[dict[str, Any]]:
     """Per aspect over the rated answers: mean rating in [-1, 1] with its 95 % interval."""
     rows = store.query(
-        """SELECT t.aspect, min(t.place) AS place, list(t.rating) AS ratings
+        """SELECT t.aspect, min(t.place) AS place, list(t.level) AS ratings
            FROM members m JOIN judgements j ON j.response_id = m.member_id
            JOIN ratings t ON t.response_id = j.response_id AND t.judge_key = j.judge_key
            WHERE m.set_key = ? AND j.judge_key = ? AND j.reason IS NULL GROUP BY t.aspect ORDER BY place""",

@@ -11,7 +11,7 @@ from storage.store import Store
 
 _PAIRS = """
 CREATE TEMP TABLE candidates AS
-    SELECT r.prompt_id, r.response_id, j.score, j.score = 1 AS positive, md5($seed || r.response_id::VARCHAR) AS draw
+    SELECT r.prompt_id, r.response_id, j.score, j.positive, md5($seed || r.response_id::VARCHAR) AS draw
     FROM (SELECT DISTINCT member_id FROM members WHERE set_key IN (SELECT unnest($sets::UUID[]))) m
     JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id)
     WHERE j.judge_key = $judge AND j.reason IS NULL AND r.finish_reason = 'stop'

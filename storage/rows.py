@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 
 from rlrf.errors import StoreError
 from rlrf.records import Case, Completion, Failure, Judgement, Prompt, Rating
-from rlrf.scoring import score
+from rlrf.scoring import is_positive, score
 from storage.store import Store, fetch, insert
 
 
@@ -102,7 +102,7 @@ def existing(store: Store, response_ids: Sequence[str]) -> set[str]:
 
 
 def add_judgements(
-    store: Store, judge_key: str, judgements: Sequence[Judgement], weights: Sequence[float], run_id: str
+    store: Store, judge_key: str, judgements: Sequence[Judgement], weights: Mapping[str, float], run_id: str
 ) -> int:
     """One micro-batch of a judge, with its ratings, in one transaction; returns how many judgements were new."""
     heads: list[dict[str, Any]] = []
@@ -113,15 +113,18 @@ def add_judgements(
             identity
             | {
                 "score": score(judgement.ratings, weights) if judgement.rated else None,
+                "positive": judgement.rated and is_positive(judgement.ratings),
                 "reason": judgement.reason,
                 "raw_reply": judgement.raw_reply,
                 "prompt_tokens": judgement.prompt_tokens,
                 "completion_tokens": judgement.completion_tokens,
+                "attempts": judgement.attempts,
                 "run_id": run_id,
             }
         )
         ratings += [
-            identity | {"aspect": r.aspect, "place": place, "rating": r.rating, "critique": r.critique}
+            identity
+            | {"aspect": r.aspect, "place": place, "rating": r.rating, "level": r.level, "critique": r.critique}
             for place, r in enumerate(judgement.ratings)
         ]
     with store.connect() as connection:
@@ -129,9 +132,17 @@ def add_judgements(
         return insert(connection, "judgements", heads)
 
 
-def unjudged(store: Store, set_key: str, judge_key: str) -> list[Case]:
-    """The responses of a set that this judge hasn't seen, as cases, by id."""
-    sql = """SELECT r.response_id, p.messages, p.reference, p.metadata, r.text, r.finish_reason
+def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = None) -> list[Case]:
+    """The responses of a set that this judge hasn't seen, as cases, by id.
+
+    Their aspects are those of the parent's judgement by the same judge, or those that `chooser` named for the prompt; none
+    where the judge is to decide.
+    """
+    sql = """SELECT r.response_id, r.prompt_id, p.messages, p.reference, p.metadata, r.text, r.finish_reason,
+                    coalesce((SELECT list(t.aspect ORDER BY t.place) FROM ratings t
+                              WHERE t.response_id = r.parent_id AND t.judge_key = $judge),
+                             (SELECT any_value(c.aspects) FROM chosen_aspects c
+                              WHERE c.prompt_id = r.prompt_id AND c.judge_key = $chooser)) AS aspects
              FROM members m JOIN responses r ON r.response_id = m.member_id JOIN prompts p USING (prompt_id)
              WHERE m.set_key = $set AND NOT EXISTS (FROM judgements j
                    WHERE j.response_id = r.response_id AND j.judge_key = $judge) ORDER BY r.response_id"""
@@ -143,8 +154,10 @@ def unjudged(store: Store, set_key: str, judge_key: str) -> list[Case]:
             row["text"],
             row["finish_reason"],
             json.loads(row["metadata"]),
+            row["prompt_id"],
+            tuple(row["aspects"] or ()),
         )
-        for row in store.query(sql, {"set": set_key, "judge": judge_key})
+        for row in store.query(sql, {"set": set_key, "judge": judge_key, "chooser": chooser})
     ]
 
 
@@ -159,10 +172,10 @@ def promising(store: Store, set_key: str, judge_key: str, pick: str, seed: int) 
                       ORDER BY j.score DESC, md5($seed || r.response_id::VARCHAR), r.response_id) AS place
                FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id)
                WHERE m.set_key = $set AND j.judge_key = $judge AND j.reason IS NULL AND r.finish_reason = 'stop'
-                 AND ($pick = 'best' OR j.score < 1)),
+                 AND ($pick = 'best' OR NOT j.positive)),
              feedback AS (
                SELECT t.response_id,
-                      list({'aspect': t.aspect, 'rating': t.rating, 'critique': t.critique} ORDER BY t.place) AS ratings
+                      list({'aspect': t.aspect, 'rating': t.level, 'critique': t.critique} ORDER BY t.place) AS ratings
                FROM ratings t JOIN ranked USING (response_id)
                WHERE t.judge_key = $judge AND ranked.place = 1 GROUP BY t.response_id)
              SELECT prompt_id, messages, ranked.response_id, text, ratings

@@ -16,6 +16,7 @@ IDENTITY: dict[str, dict[str, str]] = {
     "judgements": {"response_id": "UUID", "judge_key": "UUID"},
     "ratings": {"response_id": "UUID", "judge_key": "UUID", "aspect": "VARCHAR"},
     "members": {"set_key": "UUID", "member_id": "UUID"},
+    "chosen_aspects": {"prompt_id": "UUID", "judge_key": "UUID"},
     "pairs": {"pair_set": "UUID", "prompt_id": "UUID", "position": "INTEGER"},
     "unpaired": {"pair_set": "UUID", "prompt_id": "UUID"},
     "training_metrics": {"stage_key": "UUID", "step": "INTEGER", "name": "VARCHAR"},
@@ -200,6 +201,52 @@ def _without_primary_keys(tables: str, names: str) -> str:
     return "\n".join(steps)
 
 
+JUDGES = """
+CREATE TABLE {schema}.judgements (
+    response_id UUID NOT NULL, judge_key UUID NOT NULL, score DOUBLE, positive BOOLEAN NOT NULL, reason VARCHAR,
+    raw_reply VARCHAR, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, attempts INTEGER NOT NULL,
+    run_id UUID, created_at TIMESTAMPTZ NOT NULL DEFAULT now());
+INSERT INTO {schema}.judgements
+    SELECT response_id, judge_key, score, score IS NOT DISTINCT FROM 1, reason, raw_reply, prompt_tokens, completion_tokens,
+           (raw_reply IS NOT NULL)::INTEGER, run_id, created_at FROM kept_judgements;
+CREATE TABLE {schema}.ratings (
+    response_id UUID NOT NULL, judge_key UUID NOT NULL, aspect VARCHAR NOT NULL, place INTEGER NOT NULL,
+    rating DOUBLE, level DOUBLE, critique VARCHAR NOT NULL);
+INSERT INTO {schema}.ratings
+    SELECT response_id, judge_key, aspect, place, rating, rating, critique FROM kept_ratings;
+CREATE TABLE {schema}.chosen_aspects (
+    prompt_id UUID NOT NULL, judge_key UUID NOT NULL, aspects VARCHAR[] NOT NULL, reason VARCHAR, raw_reply VARCHAR,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, run_id UUID,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now());
+"""
+"""Ratings on any scale: `rating` as the judge gave it, `level` its place on the scale from -1 to 1. `positive`: every aspect
+at the top of its scale. `chosen_aspects`: what a judge named, once per prompt, as the aspects that it needs most."""
+
+
+def _judges(schema: str) -> str:
+    """SQL that brings one schema's judgements and ratings into their new form, with their rows."""
+    keep = "".join(
+        f"CREATE TEMP TABLE kept_{table} AS FROM {schema}.{table}; DROP TABLE {schema}.{table};\n"
+        for table in ("judgements", "ratings")
+    )
+    return keep + JUDGES.format(schema=schema) + "DROP TABLE kept_judgements; DROP TABLE kept_ratings;\n"
+
+
+CHECKS = """
+CREATE TABLE judge_checks (
+    judge_key UUID NOT NULL, data UUID NOT NULL, aspect VARCHAR NOT NULL, n INTEGER NOT NULL, unrated INTEGER NOT NULL,
+    agreement DOUBLE, low DOUBLE, high DOUBLE, alpha DOUBLE, confusion JSON NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(), PRIMARY KEY (judge_key, data, aspect));
+CREATE TABLE pair_audits (
+    stage_key UUID NOT NULL, pair_set UUID NOT NULL, place INTEGER NOT NULL, measure VARCHAR NOT NULL, value DOUBLE,
+    low DOUBLE, high DOUBLE, n BIGINT NOT NULL, bound DOUBLE, passed BOOLEAN NOT NULL, said VARCHAR NOT NULL,
+    PRIMARY KEY (stage_key, measure));
+CREATE TABLE audit_offences (
+    stage_key UUID NOT NULL, measure VARCHAR NOT NULL, place INTEGER NOT NULL, prompt_id UUID NOT NULL,
+    chosen_id UUID, rejected_id UUID, said VARCHAR NOT NULL, PRIMARY KEY (stage_key, measure, place));
+"""
+"""What judges are worth on labelled data (`confusion`: label -> rating -> count), and what the audits of pair sets found."""
+
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
     + ROW_TABLES.format(schema="main")
@@ -212,6 +259,7 @@ MIGRATIONS: tuple[str, ...] = (
         "prompts responses failures judgements ratings members pairs unpaired training_metrics dropped_prompts "
         "dropped_responses",
     ),
+    _judges("main") + _judges("held_out") + CHECKS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

@@ -33,11 +33,9 @@ class MathJudge:
 
     aspects: tuple[str, ...] = ("answer", "arithmetic", "completeness", "conciseness")
 
-    def __init__(self, reveal_values: bool = True, weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> None:
-        if len(weights) != len(self.aspects):
-            raise ValueError(f"MathJudge: weights {weights!r}: give one for each of {self.aspects}")
+    def __init__(self, reveal_values: bool = True) -> None:
         self.reveal_values = reveal_values
-        self.weights = weights
+        self.weights = dict.fromkeys(self.aspects, 1.0)
 
     def ingredients(self) -> dict[str, Any]:
         """All that bears on its verdicts, as plain JSON."""
@@ -46,7 +44,7 @@ class MathJudge:
             "version": VERSION,
             "reveal_values": self.reveal_values,
             "aspects": list(self.aspects),
-            "weights": list(self.weights),
+            "weights": list(self.weights.values()),
         }
 
     def judge(self, cases: Sequence[Case]) -> Iterator[list[Judgement]]:

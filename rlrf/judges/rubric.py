@@ -50,7 +50,7 @@ class RubricJudge:
         self.sampling = sampling
         self._schema = reply_schema(rubric) if guided else None
         self.aspects = tuple(aspect.name for aspect in rubric.aspects)
-        self.weights = tuple(aspect.weight for aspect in rubric.aspects)
+        self.weights = {aspect.name: aspect.weight for aspect in rubric.aspects}
 
     def ingredients(self) -> dict[str, Any]:
         """All that bears on its verdicts, as plain JSON."""

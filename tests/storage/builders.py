@@ -11,7 +11,7 @@ from storage import rows, sets
 from storage.store import Store
 
 ASPECTS = ("answer", "steps")
-WEIGHTS = (1.0, 1.0)
+WEIGHTS = {"answer": 1.0, "steps": 1.0}
 
 
 def uid(name: str) -> str:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from rlrf.errors import StoreError
 from rlrf.records import Case, Prompt, Rating
 from storage import rows
 from storage.store import Store
@@ -94,12 +93,6 @@ def test_an_unrated_judgement_keeps_its_reason_and_raw_reply_and_has_no_score(st
         {"score": 0.5, "reason": None, "raw_reply": None},
     ]
     assert store.value("SELECT count(*) FROM ratings WHERE rating IS NULL") == 1
-
-
-def test_a_rating_off_the_scale_is_refused_with_its_whole_batch(store: Store) -> None:
-    with pytest.raises(StoreError, match="rating"):
-        judge(store, judgement("x", 1, 1), judgement("y", 1, 2))
-    assert store.value("SELECT count(*) FROM ratings") == 0
 
 
 def test_unjudged_are_the_members_that_this_judge_has_not_seen(store: Store) -> None:

@@ -142,7 +142,7 @@ def test_ingredients_are_plain_json_and_tell_judges_apart() -> None:
     ]
     assert len({json.dumps(judge.ingredients()) for judge in judges}) == 4
     assert judges[0].aspects == ("logical_correctness",)
-    assert judges[0].weights == (1.0,)
+    assert judges[0].weights == {"logical_correctness": 1.0}
 
 
 def test_close_gives_back_the_generator() -> None:
