@@ -61,6 +61,25 @@ def plan(config: ConfigPath, changes: Changes = None) -> None:
 
 
 @app.command()
+def pairs(
+    config: ConfigPath,
+    rule: Annotated[list[str], typer.Option(help="A pair rule; give several to compare them")] = ["paper"],  # noqa: B006
+    changes: Changes = None,
+) -> None:
+    """Explore, judge and pair by each RULE as CONFIG says, audit the pairs, and train nothing."""
+    from typing import cast, get_args
+
+    from flows.pairing import compare_rules
+    from rlrf.config import load_config
+    from rlrf.pair_config import Rule
+
+    unknown = [one for one in rule if one not in get_args(Rule)]
+    if unknown:
+        raise typer.BadParameter(f"--rule {unknown[0]!r}: give one of {', '.join(get_args(Rule))}")
+    compare_rules(load_config(config, changes or ()), cast(list[Rule], rule), out)
+
+
+@app.command()
 def status(home: StorePath) -> None:
     """Say what the store holds, its latest runs, its champion, and the latest run's results."""
     from flows import tables

@@ -43,21 +43,24 @@ def flywheel(config: RunConfig, run_id: str | None = None) -> str:
 def turn(run: Run, corpus: Corpus, base: Policy) -> None:
     """All iterations and the control, each recorded as it ends."""
     config = run.config
-    best = first = evaluate(run, corpus, base)
-    record(run, "base", Outcome.of(0, None, first, [first]))
+    run = run.model_copy(update={"first": base})
+    exam = run.judged_by(base)  # the same judge for every policy, also where each iteration has its own
+    best = first = evaluate(exam, corpus, base)
+    record(exam, "base", Outcome.of(0, None, first, [first]))
     start_champion(run, base)
     steps = idle = 0
     for number in range(1, config.iterations + 1):
-        outcome = iteration(run, corpus, base if best is first else best.policy, number)
+        policy = base if best is first else best.policy
+        outcome = iteration(run, corpus, policy, number)
         decision = decide(run, number, outcome.evaluation, best)
-        record(run, "policy", outcome, decision)
+        record(run.judged_by(policy), "policy", outcome, decision)
         steps += outcome.steps
         idle = 0 if decision.verdict == "promote" else idle + 1
         best = outcome.evaluation if decision.verdict == "promote" else best
         if idle >= config.gate.patience:
             break
     if config.evaluate.control:
-        control(run, corpus, base, steps)
+        control(exam, corpus, base, steps)
 
 
 def control(run: Run, corpus: Corpus, base: Policy, steps: int) -> None:

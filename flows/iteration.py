@@ -15,6 +15,7 @@ from tasks.train_policy import train_policy
 @flow(name="iteration", flow_run_name="iteration-{number}", validate_parameters=False)
 def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
     """Explore, judge, reflect, judge again, pair, train, evaluate; `policy` is both start and reference."""
+    exam, run = run.judged_by(run.first), run.judged_by(policy)
     prompts = sample_prompts(run, corpus, number)
     explored = explore(run, corpus, policy, prompts)
     feedback = judge(run, explored)
@@ -22,6 +23,6 @@ def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
     verdicts = judge(run, refined)
     pairs = select_pairs(run, prompts, (feedback, verdicts))
     trained = train_policy(run, policy, pairs, number)
-    evaluation = evaluate(run, corpus, trained.policy)
+    evaluation = evaluate(exam, corpus, trained.policy)
     made = (prompts, explored, feedback, refined, verdicts, pairs, trained, evaluation)
     return Outcome.of(number, policy, evaluation, made)

@@ -10,12 +10,13 @@ from rlrf.bootstrapping import demonstrations_path
 from rlrf.config import RunConfig
 from rlrf.exploring import plan_responses
 from rlrf.fingerprints import file_digest
-from rlrf.handles import Corpus, Evaluation, Handle, Policy
+from rlrf.handles import Corpus, Evaluation, Handle, Policy, Run
 from rlrf.ingesting import source_digests
 from rlrf.stages import Key
 from storage import corpora, ledger, planning, rows
 from storage.store import Store, open_store
 from tasks.first_policy import configured_policy
+from tasks.judge import judged_key
 from tasks.refine import refinement_key
 from tasks.train_policy import control_key
 
@@ -51,7 +52,6 @@ class Planner:
 
     def __init__(self, config: RunConfig, store: Store) -> None:
         self.config, self.store = config, store
-        self.judge = judging.key_of(config.judge).key
         self.corpus: Corpus | None = None
         self.base: Policy | None = None
         self.best: Evaluation | None = None
@@ -101,14 +101,15 @@ class Planner:
             yield self.bounds(number)[0]
             return
         policy, asked = best.policy, config.prompts.per_iteration or corpus.prompts.rows
+        config = self.judged_by(policy)
         prompts = yield Step(number, "sample_prompts", asked, key=stages.sample_prompts_key(config, corpus, number))
         explored = yield self.explore(number, corpus, policy, prompts)
-        feedback = yield self.judged(number, explored)
+        feedback = yield self.judged(number, config, explored)
         key = stages.refine_key(config, policy, feedback, refinement_key(config, policy))
         refined = yield Step(
             number, "refine", *self.most(prompts.rows * config.refine.m, config.refine.max_tokens), key=key
         )
-        verdicts = yield self.judged(number, refined)
+        verdicts = yield self.judged(number, config, refined)
         pairs = yield Step(number, "select_pairs", None, key=stages.select_pairs_key(config, (feedback, verdicts)))
         key = stages.train_policy_key(config, policy, pairs.digest)
         trained = yield Step(number, "train_policy", None, key=key)
@@ -139,16 +140,21 @@ class Planner:
         tokens = round((len(wanted) - have) * planning.mean_tokens(self.store, config.explore.max_tokens))
         return Step(number, "explore", len(wanted), have, tokens, key=key)
 
-    def judged(self, number: int, responses: Handle) -> Step:
+    def judged_by(self, policy: Policy) -> RunConfig:
+        """The configuration with the judge's weights settled, where a policy is its own judge."""
+        return Run(run_id="", store_id="", config=self.config, first=self.base).judged_by(policy).config
+
+    def judged(self, number: int, config: RunConfig, responses: Handle) -> Step:
         """One judging, with what this judge already rated."""
-        have = planning.judged(self.store, responses.key, self.judge)
-        return Step(number, "judge", responses.rows, have, key=stages.judged_key(self.judge, responses))
+        have = planning.judged(self.store, responses.key, judging.key_of(config.judge).key)
+        return Step(number, "judge", responses.rows, have, key=judged_key(config, responses))
 
     def evaluation(self, number: int, policy: Policy) -> Step:
         """One evaluation."""
         assert self.corpus is not None
         held_out = self.corpus.held_out
-        key = stages.evaluate_key(self.config, policy, held_out, self.judge)
+        config = self.judged_by(self.base or policy)
+        key = stages.evaluate_key(config, policy, held_out, judging.key_of(config.judge).key)
         return Step(number, "evaluate", *self.most(held_out.rows, self.config.evaluate.max_tokens), key=key)
 
     def most(self, responses: int, max_tokens: int) -> tuple[int, int, int]:

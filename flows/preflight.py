@@ -10,7 +10,7 @@ from rlrf.engine_config import Endpoint
 from rlrf.errors import ConfigError
 from rlrf.handles import Corpus
 from rlrf.ingesting import source_digests
-from rlrf.judge_config import RubricJudge
+from rlrf.judge_config import JudgeConfig, engines_of, with_engines
 from storage.store import open_store
 from tasks.engines import read_secret
 
@@ -26,7 +26,7 @@ def preflight(config: RunConfig) -> RunConfig:
     source_digests(config)
     if config.policy.model is not None:
         _check_model(config, config.policy.model)
-    _check_judge(config)
+    _check_judges(config)
     return _with_engines(config)
 
 
@@ -72,9 +72,15 @@ def _check_model(config: RunConfig, model: str) -> None:
 
 def _with_engines(config: RunConfig) -> RunConfig:
     """What `auto` stands for here; the keys that name environment variables are looked up."""
-    changes: dict[str, object] = {"engine": resolve(config.engine)}
-    if isinstance(config.judge, RubricJudge):
-        changes["judge"] = config.judge.model_copy(update={"engine": resolve(config.judge.engine)})
+    teacher = config.refine.teacher
+    changes: dict[str, object] = {
+        "engine": resolve(config.engine),
+        "judge": with_engines(config.judge, resolve),
+        "observers": tuple(with_engines(judge, resolve) for judge in config.observers),
+    }
+    if teacher is not None:
+        seen = teacher.model_copy(update={"engine": resolve(teacher.engine)})
+        changes["refine"] = config.refine.model_copy(update={"teacher": seen})
     for engine in _endpoints(config):
         for url in checked_urls(engine.base_urls):
             if engine.api_key_env:
@@ -83,11 +89,19 @@ def _with_engines(config: RunConfig) -> RunConfig:
 
 
 def _endpoints(config: RunConfig) -> list[Endpoint]:
-    engines = (config.engine, getattr(config.judge, "engine", None))
+    engines = [config.engine, *([config.refine.teacher.engine] if config.refine.teacher else [])]
+    engines += [engine for judge in _judges(config) for engine in engines_of(judge)]
     return [engine for engine in engines if isinstance(engine, Endpoint)]
 
 
-def _check_judge(config: RunConfig) -> None:
+def _judges(config: RunConfig) -> list[JudgeConfig]:
+    """Everyone who says something of a response."""
+    return [config.judge, *([config.reward] if config.reward else []), *config.observers]
+
+
+def _check_judges(config: RunConfig) -> None:
+    for judge in _judges(config):
+        judging.described(judge)
     aspects = judging.described(config.judge).aspects
     if config.evaluate.aspect not in aspects:
         raise ConfigError(f"evaluate.aspect = {config.evaluate.aspect!r} is none of the judge's aspects {aspects!r}")

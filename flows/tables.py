@@ -75,6 +75,32 @@ def plan_table(steps: list[Step]) -> Group:
     return Group(table, _text(line))
 
 
+def lengths_table(rows: list[dict[str, Any]]) -> Table:
+    """Per policy: responses and how long they are."""
+    table = Table(title="Responses per policy (words with a 95 % interval)", title_justify="left", box=SIMPLE)
+    for name in ("policy", "responses", "tokens", "words", "characters"):
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    for row in rows:
+        tokens = "" if row["tokens"] is None else f"{row['tokens']:,.1f}"
+        words = f"{row['words']:,.1f} ± {row['words_half']:.1f}"
+        table.add_row(*map(_text, [row["policy"], f"{row['responses']:,}", tokens, words, f"{row['chars']:,.0f}"]))
+    return table
+
+
+def means_table(judge: str, rows: list[dict[str, Any]]) -> Table:
+    """Per policy: mean rating of every aspect on the judge's own scale with its interval, and how many are rated."""
+    aspects = list(dict.fromkeys(row["aspect"] for row in rows if row["aspect"]))
+    table = Table(title=f"Mean ratings by {visible(judge)} (95 % intervals)", title_justify="left", box=SIMPLE)
+    for name in ("policy", *aspects, "rated", "unrated"):
+        table.add_column(_text(name), justify="left" if name == "policy" else "right", no_wrap=True)
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        own = [row for row in rows if row["policy"] == policy]
+        found = {row["aspect"]: f"{row['mean']:.2f} ± {row['half']:.2f}" for row in own if row["mean"] is not None}
+        rated, unrated = max(row["rated"] for row in own), max(row["unrated"] for row in own)
+        table.add_row(*map(_text, [policy, *(found.get(one, "") for one in aspects), f"{rated:,}", f"{unrated:,}"]))
+    return table
+
+
 def counts_table(counts: dict[str, int], path: Path) -> Group:
     """Rows per table of a store."""
     table = Table(title="Store", title_justify="left")

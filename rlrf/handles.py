@@ -8,20 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from rlrf.config import RunConfig
 from rlrf.fingerprints import content_id
+from rlrf.judge_config import JudgeConfig, decided_by
 
 
 class Record(BaseModel):
     """Base of every handle: frozen, plain JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Run(Record):
-    """One run of a flow: which store, under which configuration."""
-
-    run_id: str
-    store_id: str
-    config: RunConfig
 
 
 class Handle(Record):
@@ -68,6 +61,27 @@ class Policy(Record):
     def summary(self) -> tuple[int, str]:
         """Rows and digest for the stage's receipt."""
         return 1, self.policy_id
+
+
+class Run(Record):
+    """One run of a flow: which store, under which configuration, and the policy that it started from."""
+
+    run_id: str
+    store_id: str
+    config: RunConfig
+    first: Policy | None = None
+
+    def judged_by(self, policy: Policy | None) -> Run:
+        """The run with its judges' weights settled, where the policy is its own judge: `policy`, or the first one."""
+        first = self.first or policy
+        if policy is None or first is None:
+            return self
+
+        def settled(judge: JudgeConfig) -> JudgeConfig:
+            return decided_by(decided_by(judge, first.folder, {"first"}), policy.folder, {"current"})
+
+        changes = {"judge": settled(self.config.judge), "observers": tuple(map(settled, self.config.observers))}
+        return self.model_copy(update={"config": self.config.model_copy(update=changes)})
 
 
 class Trained(Record):

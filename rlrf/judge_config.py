@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,7 +195,36 @@ class JudgeHealth(Section):
     )
 
 
-def models_of(judge: JudgeConfig) -> list[RubricJudge]:
-    """The judges among these that ask a model to write."""
+def repeats_of(judge: JudgeConfig) -> list[RubricJudge]:
+    """The same judges once more, and with the aspects in reverse order; none for judges that can't but agree."""
     parts: tuple[Any, ...] = judge.judges if isinstance(judge, PanelJudge) else (judge,)
-    return [part for part in parts if isinstance(part, RubricJudge)]
+    models = [part for part in parts if isinstance(part, RubricJudge)]
+    return [
+        *(model.model_copy(update={"repeat": model.repeat + 1}) for model in models),
+        *(model.model_copy(update={"reverse": not model.reverse}) for model in models if model.calls == "together"),
+    ]
+
+
+def decided_by(judge: JudgeConfig, folder: str, whose: Collection[str]) -> JudgeConfig:
+    """The judge with the weights in `folder` where it is the policy itself (`whose`: first, current)."""
+    if isinstance(judge, PanelJudge):
+        return judge.model_copy(update={"judges": tuple(decided_by(part, folder, whose) for part in judge.judges)})
+    if isinstance(judge, RubricJudge) and judge.policy in whose:
+        return judge.model_copy(update={"policy": None, "model": folder})
+    return judge
+
+
+def engines_of(judge: JudgeConfig) -> list[AnyEngine]:
+    """Every engine that the judge asks."""
+    if isinstance(judge, PanelJudge):
+        return [engine for part in judge.judges for engine in engines_of(part)]
+    if isinstance(judge, RewardJudge):
+        return [judge.endpoint] if judge.endpoint else []
+    return [judge.engine] if isinstance(judge, RubricJudge) else []
+
+
+def with_engines(judge: JudgeConfig, resolve: Callable[[AnyEngine], AnyEngine]) -> JudgeConfig:
+    """The judge with every engine resolved."""
+    if isinstance(judge, PanelJudge):
+        return judge.model_copy(update={"judges": tuple(with_engines(part, resolve) for part in judge.judges)})
+    return judge.model_copy(update={"engine": resolve(judge.engine)}) if isinstance(judge, RubricJudge) else judge

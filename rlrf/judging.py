@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rlrf import judge_config
 from rlrf.backends.protocols import Generator
@@ -14,13 +15,16 @@ from rlrf.judge_config import JudgeConfig
 from rlrf.judges import math, rubric
 from rlrf.judges.protocol import Judge
 from rlrf.rubric import load_rubric
-from rlrf.stages import Key, judge_key
+from rlrf.stages import Key, judge_key, make_key
 
 OpenEngine = Callable[[AnyEngine, str | Path], Generator]
 """Opens an engine for a model folder."""
 
+Secret = Callable[[str], str]
+"""Reads a named secret of the scheduler's."""
 
-def build_judge(judge: JudgeConfig, open_engine: OpenEngine) -> Judge:
+
+def build_judge(judge: JudgeConfig, open_engine: OpenEngine, secret: Secret | None = None) -> Judge:
     """A judge that is ready to judge; its model is opened by the first case. Raises ConfigError for a bad rubric."""
     if isinstance(judge, judge_config.MathJudge):
         return math.MathJudge(judge.reveal_values)
@@ -32,6 +36,14 @@ def build_judge(judge: JudgeConfig, open_engine: OpenEngine) -> Judge:
 def key_of(judge: JudgeConfig) -> Key:
     """The judge's identity, without opening its model."""
     return judge_key(described(judge).ingredients())
+
+
+def chooser_key(judge: JudgeConfig) -> Key | None:
+    """The identity of its choice of aspects, for a judge that names them once per prompt; None for every other one."""
+    if not isinstance(judge, judge_config.RubricJudge) or judge.aspects != "prompt":
+        return None
+    chooser: Any = described(judge)
+    return make_key("aspects", **chooser.choice_ingredients())
 
 
 def described(judge: JudgeConfig) -> Judge:
@@ -58,7 +70,8 @@ def _model_identity(judge: judge_config.RubricJudge) -> str:
     """Weights where we hold them; else what the user calls the thing that answers."""
     if isinstance(judge.engine, Endpoint):
         return content_id("endpoint", [judge.engine.base_url, judge.engine.model])
-    if isinstance(judge.engine, Scripted):
+    if isinstance(judge.engine, Scripted) and judge.model is None and judge.policy is None:
         return content_id("scripted", judge.engine.reply)
-    assert judge.model is not None, "the configuration was validated"
+    if judge.model is None:
+        return content_id("policy as judge", judge.policy)  # of a description only: a run settles it first
     return weights_digest(resolve_model(judge.model))

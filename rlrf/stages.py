@@ -6,6 +6,7 @@ are never ingredients. `CODE` is raised by hand when a stage's code changes what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rlrf.config import RunConfig
@@ -22,6 +23,7 @@ CODE = {
     "explore": 1,
     "refinement": 1,
     "judge": 1,
+    "aspects": 1,
     "judged": 1,
     "refine": 1,
     "select_pairs": 1,
@@ -102,9 +104,9 @@ def sample_prompts_key(config: RunConfig, corpus: Corpus, iteration: int) -> Key
     )
 
 
-def explore_key(config: RunConfig, corpus: Corpus, policy: Policy, prompts: Handle) -> Key:
+def explore_key(config: RunConfig, corpus: Corpus, policy: Policy | None, prompts: Handle) -> Key:
     """The prompts, n, how responses are made, and the external responses that join them."""
-    responses = response_key(config, policy, config.explore).key if config.explore.n else None
+    responses = response_key(config, policy, config.explore).key if policy and config.explore.n else None
     return make_key(
         "explore", prompts=prompts.digest, responses=responses, n=config.explore.n, external=corpus.external.digest
     )
@@ -115,9 +117,10 @@ def judge_key(judge_ingredients: dict[str, Any]) -> Key:
     return make_key("judge", **judge_ingredients)
 
 
-def judged_key(judge: str, responses: Handle) -> Key:
-    """One judge over one set of responses."""
-    return make_key("judged", judge=judge, responses=responses.digest)
+def judged_key(judge: str, responses: Handle, beside: Sequence[str] = (), sample: int = 0) -> Key:
+    """One judge over one set of responses; also who else judges, and how many are judged again."""
+    further = {name: value for name, value in (("beside", list(beside)), ("again", sample)) if value}
+    return make_key("judged", judge=judge, responses=responses.digest, **further)
 
 
 def refine_key(config: RunConfig, policy: Policy, feedback: Handle, refinements: Key) -> Key:

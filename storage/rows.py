@@ -1,16 +1,15 @@
-"""Prompts, responses, failures, judgements and ratings: written in micro-batches, read as records."""
+"""Prompts, responses and failures: written in micro-batches, read as records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import duckdb
 
 from rlrf.errors import StoreError
-from rlrf.records import Case, Completion, Failure, Judgement, Prompt, Rating
-from rlrf.scoring import is_positive, score
+from rlrf.records import Completion, Failure, Prompt, Rating
 from storage.store import Store, fetch, insert
 
 
@@ -40,7 +39,7 @@ def prompts_of(store: Store, set_key: str) -> list[Prompt]:
     """The prompts of a set, by id."""
     sql = """SELECT p.* FROM members m JOIN prompts p ON p.prompt_id = m.member_id
              WHERE m.set_key = ? ORDER BY p.prompt_id"""
-    return [_prompt(row) for row in store.query(sql, [set_key])]
+    return [read_prompt(row) for row in store.query(sql, [set_key])]
 
 
 def add_results(
@@ -101,66 +100,6 @@ def existing(store: Store, response_ids: Sequence[str]) -> set[str]:
         return found
 
 
-def add_judgements(
-    store: Store, judge_key: str, judgements: Sequence[Judgement], weights: Mapping[str, float], run_id: str
-) -> int:
-    """One micro-batch of a judge, with its ratings, in one transaction; returns how many judgements were new."""
-    heads: list[dict[str, Any]] = []
-    ratings: list[dict[str, Any]] = []
-    for judgement in judgements:
-        identity = {"response_id": judgement.response_id, "judge_key": judge_key}
-        heads.append(
-            identity
-            | {
-                "score": score(judgement.ratings, weights) if judgement.rated else None,
-                "positive": judgement.rated and is_positive(judgement.ratings),
-                "reason": judgement.reason,
-                "raw_reply": judgement.raw_reply,
-                "prompt_tokens": judgement.prompt_tokens,
-                "completion_tokens": judgement.completion_tokens,
-                "attempts": judgement.attempts,
-                "run_id": run_id,
-            }
-        )
-        ratings += [
-            identity
-            | {"aspect": r.aspect, "place": place, "rating": r.rating, "level": r.level, "critique": r.critique}
-            for place, r in enumerate(judgement.ratings)
-        ]
-    with store.connect() as connection:
-        insert(connection, "ratings", ratings)
-        return insert(connection, "judgements", heads)
-
-
-def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = None) -> list[Case]:
-    """The responses of a set that this judge hasn't seen, as cases, by id.
-
-    Their aspects are those of the parent's judgement by the same judge, or those that `chooser` named for the prompt; none
-    where the judge is to decide.
-    """
-    sql = """SELECT r.response_id, r.prompt_id, p.messages, p.reference, p.metadata, r.text, r.finish_reason,
-                    coalesce((SELECT list(t.aspect ORDER BY t.place) FROM ratings t
-                              WHERE t.response_id = r.parent_id AND t.judge_key = $judge),
-                             (SELECT any_value(c.aspects) FROM chosen_aspects c
-                              WHERE c.prompt_id = r.prompt_id AND c.judge_key = $chooser)) AS aspects
-             FROM members m JOIN responses r ON r.response_id = m.member_id JOIN prompts p USING (prompt_id)
-             WHERE m.set_key = $set AND NOT EXISTS (FROM judgements j
-                   WHERE j.response_id = r.response_id AND j.judge_key = $judge) ORDER BY r.response_id"""
-    return [
-        Case(
-            row["response_id"],
-            tuple(json.loads(row["messages"])),
-            row["reference"],
-            row["text"],
-            row["finish_reason"],
-            json.loads(row["metadata"]),
-            row["prompt_id"],
-            tuple(row["aspects"] or ()),
-        )
-        for row in store.query(sql, {"set": set_key, "judge": judge_key, "chooser": chooser})
-    ]
-
-
 def promising(store: Store, set_key: str, judge_key: str, pick: str, seed: int) -> list[dict[str, Any]]:
     """Per prompt, the response to refine: the rated, complete one with the highest score, ties broken by seed.
 
@@ -188,7 +127,8 @@ def promising(store: Store, set_key: str, judge_key: str, pick: str, seed: int) 
     return rows
 
 
-def _prompt(row: dict[str, Any]) -> Prompt:
+def read_prompt(row: dict[str, Any]) -> Prompt:
+    """A row of `prompts` as a record."""
     return Prompt(
         row["prompt_id"],
         row["source"],

@@ -6,7 +6,8 @@ from rlrf import judging, stages
 from rlrf.exploring import plan_responses
 from rlrf.handles import Corpus, Evaluation, Policy, Run
 from storage import answers, ledger, rows, sets
-from tasks.produce import judge_set, produce
+from tasks.judging import judge_set
+from tasks.produce import produce
 from tasks.progress import stage_progress
 from tasks.stage import Stage, stage
 
@@ -28,7 +29,7 @@ def evaluate(stage: Stage, run: Run, corpus: Corpus, policy: Policy) -> Evaluati
     made = produce(stage, held_out, policy, key, settings.sampling(), plan)
     sets.add_members(held_out, stage.key, made)
     with stage_progress("judge answers") as progress:
-        judge_set(stage, held_out, stage.key, judge, progress)
+        judge_set(stage, held_out, stage.key, stage.config.judge, progress)
     found = answers.answers(held_out, stage.key, judge.key, settings.aspect)
     digest = sets.digest(held_out, "judgements", stage.key, judge.key)
     result = Evaluation(key=stage.key, policy=policy, judge_key=judge.key, digest=digest, **answers.accuracy(found))

@@ -10,16 +10,16 @@ from tasks.produce import produce
 from tasks.stage import Stage, stage
 
 
-def _key(run: Run, corpus: Corpus, policy: Policy, prompts: Handle) -> stages.Key:
+def _key(run: Run, corpus: Corpus, policy: Policy | None, prompts: Handle) -> stages.Key:
     return stages.explore_key(run.config, corpus, policy, prompts)
 
 
 @stage("explore", _key)
-def explore(stage: Stage, run: Run, corpus: Corpus, policy: Policy, prompts: Handle) -> Handle:
-    """n responses per prompt; external responses to these prompts are members of the same set."""
+def explore(stage: Stage, run: Run, corpus: Corpus, policy: Policy | None, prompts: Handle) -> Handle:
+    """n responses per prompt; external responses to these prompts are members of the same set. No policy: those alone."""
     settings = stage.config.explore
     made: list[str] = []
-    if settings.n:
+    if settings.n and policy:
         key = stages.response_key(stage.config, policy, settings)
         plan = plan_responses(key.key, rows.prompts_of(stage.store, prompts.key), settings.n)
         made = produce(stage, stage.store, policy, key, settings.sampling(), plan)

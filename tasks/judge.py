@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 from rlrf import judging, stages
+from rlrf.config import RunConfig
+from rlrf.fingerprints import content_id
 from rlrf.handles import Handle, Run
-from storage import sets
-from tasks.produce import judge_set
+from rlrf.judge_config import JudgeConfig, repeats_of
+from storage import health, sets
+from tasks.judging import judge_set
+from tasks.progress import stage_progress
 from tasks.stage import Stage, stage
 
 
+def judged_key(config: RunConfig, responses: Handle) -> stages.Key:
+    """The judges, who says something beside them, and the responses."""
+    beside = [judging.key_of(judge).key for judge in _beside(config)]
+    return stages.judged_key(judging.key_of(config.judge).key, responses, beside, config.judge_health.sample)
+
+
 def _key(run: Run, responses: Handle) -> stages.Key:
-    return stages.judged_key(judging.key_of(run.config.judge).key, responses)
+    return judged_key(run.config, responses)
+
+
+def _beside(config: RunConfig) -> list[JudgeConfig]:
+    """Who says something besides the judge: the reward model and the observers."""
+    return [*([config.reward] if config.reward else []), *config.observers]
 
 
 @stage("judge", _key)
 def judge(stage: Stage, run: Run, responses: Handle) -> Handle:
     """Every response of the set has a judgement afterwards; its key names the same members as the responses'."""
-    judge_key = judging.key_of(stage.config.judge)
+    config, judge_key = stage.config, judging.key_of(stage.config.judge).key
     sets.copy_members(stage.store, responses.key, stage.key)
-    judge_set(stage, stage.store, stage.key, judge_key, stage.progress)
-    return stage.handle(responses.rows, sets.digest(stage.store, "judgements", stage.key, judge_key.key))
+    judge_set(stage, stage.store, stage.key, config.judge, stage.progress)
+    for other in _beside(config):
+        with stage_progress(f"judge: {other.type}") as progress:
+            judge_set(stage, stage.store, stage.key, other, progress, limited=other is config.reward)
+    _repeat(stage, judge_key)
+    digests = [sets.digest(stage.store, "judgements", stage.key, judge_key)]
+    if config.reward:
+        digests.append(sets.digest(stage.store, "judgements", stage.key, judging.key_of(config.reward).key))
+    return stage.handle(responses.rows, digests[0] if len(digests) == 1 else content_id("judged", digests))
+
+
+def _repeat(stage: Stage, judge_key: str) -> None:
+    """A sample is judged again, and with the aspects reversed: how far the judge agrees with itself."""
+    sample, repeats = stage.config.judge_health.sample, repeats_of(stage.config.judge)
+    if not sample or not repeats:
+        return
+    key = content_id("judge health", [stage.key, sample])
+    sets.add_members(
+        stage.store, key, health.health_sample(stage.store, stage.key, judge_key, sample, stage.config.seed)
+    )
+    for other in repeats:
+        with stage_progress("judge again") as progress:
+            judge_set(stage, stage.store, key, other, progress, limited=False)

@@ -1,4 +1,4 @@
-"""Generate what a plan wants and the store lacks, micro-batch by micro-batch; judge what a set has and no judge saw."""
+"""Generate what a plan wants and the store lacks, micro-batch by micro-batch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from rlrf.errors import BackendError, StoppedError
 from rlrf.exploring import Planned
 from rlrf.handles import Policy
-from rlrf.judging import build_judge
 from rlrf.records import Completion, Request, Sampling
 from rlrf.stages import Key, engine_key
 from storage import ledger, rows
 from storage.store import Store
-from tasks.engines import open_engine, open_policy
-from tasks.progress import StageProgress
+from tasks.engines import open_policy
 from tasks.stage import Stage
 
 
@@ -91,43 +89,4 @@ def _check_failures(stage: Stage, store: Store, key: Key, planned: int) -> None:
         raise StoppedError(
             f"{stage.name}: {failed:,} of {planned:,} requests failed, limits.failed is {limit:.0%}: {said}. The rows that "
             "came are kept; mend the cause and run again"
-        )
-
-
-def judge_set(stage: Stage, store: Store, set_key: str, judge: Key, progress: StageProgress) -> None:
-    """Judge what this judge hasn't seen of a set; each batch is one transaction.
-
-    Raises StoppedError when the share of unrated responses, truncated ones aside, exceeds `limits.unrated`.
-    """
-    ledger.record_keys(store, judge)
-    cases = rows.unjudged(store, set_key, judge.key)
-    total = store.value("SELECT count(*) FROM members WHERE set_key = ?", [set_key])
-    progress.begin(total, total - len(cases), "judgements")
-    if cases:
-        opened = build_judge(stage.config.judge, lambda engine, folder: open_engine(stage, engine, folder))
-        try:
-            for batch in opened.judge(cases):
-                rows.add_judgements(store, judge.key, batch, opened.weights, stage.run.run_id)
-                progress.advance(len(batch), 0, sum(one.completion_tokens for one in batch))
-        finally:
-            opened.close()
-    _check_unrated(stage, store, set_key, judge, total)
-
-
-def _check_unrated(stage: Stage, store: Store, set_key: str, judge: Key, total: int) -> None:
-    reasons = store.query(
-        """SELECT reason, count(*) AS n FROM members m JOIN judgements j ON j.response_id = m.member_id
-           WHERE m.set_key = ? AND j.judge_key = ? AND reason IS NOT NULL GROUP BY ALL ORDER BY n DESC""",
-        [set_key, judge.key],
-    )
-    if not reasons:
-        return
-    said = ", ".join(f"{row['n']:,} {row['reason']}" for row in reasons[:5])
-    stage.progress.say(f"unrated, never scored: {said} of {total:,}")
-    unread = sum(row["n"] for row in reasons if row["reason"] != "truncated")
-    limit = stage.config.limits.unrated
-    if unread > limit * total:
-        raise StoppedError(
-            f"{stage.name}: {unread:,} of {total:,} responses could not be rated, limits.unrated is {limit:.0%}: {said}. "
-            "See `SELECT reason, raw_reply FROM judgements`; mend the judge or the references and run again"
         )

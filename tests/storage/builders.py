@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rlrf.fingerprints import content_id
 from rlrf.handles import Evaluation, Policy
 from rlrf.records import Completion, Failure, Judgement, Prompt, Rating
-from storage import rows, sets
+from storage import judgements, rows, sets
 from storage.store import Store
 
 ASPECTS = ("answer", "steps")
@@ -65,8 +65,8 @@ def respond(
     return rows.add_results(store, results, planned, common)
 
 
-def judge(store: Store, *judgements: Judgement, judge_key: str = JUDGE) -> int:
-    return rows.add_judgements(store, judge_key, judgements, WEIGHTS, RUN)
+def judge(store: Store, *said: Judgement, judge_key: str = JUDGE) -> int:
+    return judgements.add_judgements(store, judge_key, said, WEIGHTS, RUN)
 
 
 def members(store: Store, set_name: str, names: Iterable[str]) -> str:

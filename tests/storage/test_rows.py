@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from rlrf.records import Case, Prompt, Rating
-from storage import rows
+from rlrf.records import Case, Choice, Prompt, Rating
+from storage import judgements, rows
 from storage.store import Store
 from tests.storage.builders import (
     JUDGE,
+    RUN,
     completion,
     failure,
     judge,
@@ -102,7 +103,34 @@ def test_unjudged_are_the_members_that_this_judge_has_not_seen(store: Store) -> 
     judge(store, judgement("x", 1, 1), judgement("z", reason="no reply"))
     judge(store, judgement("y", 1, 1), judge_key=uid("another judge"))
     message = {"role": "user", "content": "question p?"}
-    assert rows.unjudged(store, key, JUDGE) == [Case(uid("y"), (message,), "42", "text of y", "length", {"n": 1})]
+    assert judgements.unjudged(store, key, JUDGE) == [
+        Case(uid("y"), (message,), "42", "text of y", "length", {"n": 1}, uid("p"))
+    ]
+
+
+def test_a_refinement_is_rated_on_its_parents_aspects_and_a_response_on_those_chosen_for_its_prompt(
+    store: Store,
+) -> None:
+    rows.add_prompts(store, [prompt("p"), prompt("q")])
+    respond(store, "p", [completion("x")])
+    respond(store, "p", [completion("x refined")], parent="x")
+    respond(store, "q", [completion("z")])
+    judge(store, judgement("x", 1, 0))
+    judgements.add_choices(store, uid("chooser"), [Choice(uid("p"), ("depth",)), Choice(uid("q"), ("clarity",))], RUN)
+    key = members(store, "set", ["x refined", "z"])
+    found = {one.response_id: one.aspects for one in judgements.unjudged(store, key, JUDGE, uid("chooser"))}
+    assert found == {uid("x refined"): ("answer", "steps"), uid("z"): ("clarity",)}
+
+
+def test_a_prompt_gets_its_aspects_once(store: Store) -> None:
+    rows.add_prompts(store, [prompt("p"), prompt("q")])
+    respond(store, "p", [completion("x")])
+    respond(store, "q", [completion("y")])
+    key = members(store, "set", "xy")
+    choice = Choice(uid("p"), (), reason="no_json", raw_reply="none of them")
+    assert judgements.add_choices(store, uid("chooser"), [choice], RUN) == 1
+    assert [one.prompt_id for one in judgements.unchosen(store, key, uid("chooser"))] == [uid("q")]
+    assert judgements.add_choices(store, uid("chooser"), [Choice(uid("p"), ("depth",))], RUN) == 0
 
 
 def test_a_changed_reference_drops_the_judgements_of_that_prompt_alone(store: Store) -> None:

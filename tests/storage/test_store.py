@@ -215,7 +215,11 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_still_doubles_none(tmp_
         connection.execute(
             "INSERT INTO prompts (prompt_id, source, messages, metadata) VALUES (?, 's', '[]', '{}')", [uid("p")]
         )
-        before = {name: connection.execute(f"FROM {name}").fetchall() for name in IDENTITY}
+        judged = f"('{uid('r')}', '{uid('j')}'"
+        connection.execute(f"INSERT INTO ratings VALUES {judged}, 'answer', 0, 1, 'fine')")
+        connection.execute(f"INSERT INTO judgements VALUES {judged}, 1.0, NULL, 'raw', 3, 4, NULL, now())")
+        there = sorted(set(IDENTITY) - {"chosen_aspects", "ratings", "judgements"})
+        before = {name: connection.execute(f"FROM {name}").fetchall() for name in there}
     store = open_store(path)
     for each in (store, store.held_out()):
         with each.connect() as connection:
@@ -223,7 +227,9 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_still_doubles_none(tmp_
             assert insert(connection, "members", new) == 1
             connection.execute("DELETE FROM members WHERE member_id = ?", [uid("c")])
     with store.connect() as connection:
-        assert {name: connection.execute(f"FROM {name}").fetchall() for name in IDENTITY} == before
+        assert {name: connection.execute(f"FROM {name}").fetchall() for name in there} == before
+        assert connection.execute("SELECT rating, level, critique FROM ratings").fetchall() == [(1.0, 1.0, "fine")]
+        assert connection.execute("SELECT score, positive, attempts FROM judgements").fetchall() == [(1.0, True, 1)]
         found = connection.execute("SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY'")
         assert not {name for (name,) in found.fetchall()} & set(IDENTITY)
     assert store.value("SELECT created_at IS NOT NULL FROM prompts") is True
