@@ -18,6 +18,7 @@ from storage.store import Store, open_store
 from tasks.first_policy import configured_policy
 from tasks.judge import judged_key
 from tasks.refine import refinement_key
+from tasks.select_pairs import pairs_key
 from tasks.train_policy import control_key
 
 
@@ -110,7 +111,7 @@ class Planner:
             number, "refine", *self.most(prompts.rows * config.refine.m, config.refine.max_tokens), key=key
         )
         verdicts = yield self.judged(number, config, refined)
-        pairs = yield Step(number, "select_pairs", None, key=stages.select_pairs_key(config, (feedback, verdicts)))
+        pairs = yield Step(number, "select_pairs", None, key=pairs_key(config, (feedback, verdicts)))
         key = stages.train_policy_key(config, policy, pairs.digest)
         trained = yield Step(number, "train_policy", None, key=key)
         new = yield self.evaluation(number, trained.policy)

@@ -192,6 +192,8 @@ class RunConfig(Section):
             raise ValueError("engine.type: an endpoint can't serve a policy that is made here; give policy.model")
         if self.refine.promising == "reward" and self.reward is None:
             raise ValueError('refine.promising = "reward": name the reward model in a table [reward]')
+        if self.pairs.type == "own_parent" and not self.refine.m:
+            raise ValueError('pairs.type = "own_parent": refine.m is 0, so no response has a parent; raise it')
         if self.refine.feedback == "each" and not isinstance(self.judge, PanelJudge):
             raise ValueError('refine.feedback = "each": only a panel has several; use judge.type = "panel"')
         return self

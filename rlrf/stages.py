@@ -134,9 +134,9 @@ def refine_key(config: RunConfig, policy: Policy, feedback: Handle, refinements:
     )
 
 
-def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...]) -> Key:
-    """The ratings and the rule."""
-    rule = config.pairs.model_dump(mode="json")
+def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...], reward: str | None) -> Key:
+    """The ratings, the rule, and the key of the judge whose rewards rank responses, where there is one."""
+    rule = config.pairs.model_dump(mode="json") | ({"reward": reward} if reward is not None else {})
     return make_key("select_pairs", judged=[part.digest for part in judged], seed=config.seed, **rule)
 
 

@@ -247,6 +247,17 @@ CREATE TABLE audit_offences (
 """
 """What judges are worth on labelled data (`confusion`: label -> rating -> count), and what the audits of pair sets found."""
 
+TOP_SHARE = """
+DROP VIEW judged_sets;
+CREATE VIEW judged_sets AS
+    SELECT m.set_key, j.judge_key, count(*) AS judged, count(j.reason) AS unrated,
+           avg((j.reason IS NOT NULL)::INT) AS unrated_share,
+           avg(j.positive::INT) FILTER (j.reason IS NULL) AS top_share,
+           avg(r.completion_tokens) AS tokens_mean, sum(r.completion_tokens) AS tokens
+    FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id) GROUP BY ALL;
+"""
+"""`top_share`: of the rated responses, those at the top of every aspect, whatever the scale."""
+
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
     + ROW_TABLES.format(schema="main")
@@ -259,7 +270,7 @@ MIGRATIONS: tuple[str, ...] = (
         "prompts responses failures judgements ratings members pairs unpaired training_metrics dropped_prompts "
         "dropped_responses",
     ),
-    _judges("main") + _judges("held_out") + CHECKS,
+    _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlrf.handles import Trained
+from rlrf.pair_config import Pairs
 from storage import exports
 from storage.store import Store
 from tests.storage.builders import policy, uid
-from tests.storage.test_pairing import Answer, select, write
+from tests.storage.pair_cases import Answer, select, write
 
 WRITERS = [exports.write_jsonl, exports.write_parquet]
 ODD = 'line\nbreak \u2028 \x85 \x0b \x00 "quotes" \\ \U0001f9ea'
@@ -27,7 +28,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("writer", WRITERS)
 def test_pairs_leave_as_conversations(store: Store, tmp_path: Path, writer: Callable[..., int]) -> None:
     prompts = {"p": [Answer("good", ODD), Answer("bad", "no", (0, 0)), Answer("worse", "never", (-1, 0))], "q": []}
-    select(store, "pairs", write(store, "set", prompts), 1, 0)
+    select(store, "pairs", write(store, "set", prompts), Pairs(), 0)
     found = exports.trl_rows(store, uid("pairs"))
     assert len(found) == 1
     assert found[0]["prompt"] == [{"role": "user", "content": "question p?"}]
@@ -43,7 +44,7 @@ def test_pairs_leave_in_one_order(store: Store) -> None:
     prompts = {
         name: [Answer(f"{name} {at}", f"text {at}", (1, 1) if at % 2 else (0, 1)) for at in range(6)] for name in "pqr"
     }
-    select(store, "pairs", write(store, "set", prompts), 3, 0)
+    select(store, "pairs", write(store, "set", prompts), Pairs(k=3), 0)
     found = exports.trl_rows(store, uid("pairs"))
     assert len(found) == 9
     asked = [row["prompt"][0]["content"] for row in found]

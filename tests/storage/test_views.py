@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlrf.handles import Outcome, Trained
+from rlrf.pair_config import Pairs
 from rlrf.stages import Key
 from storage import ledger, reading
 from storage.pairing import select_pairs
@@ -47,7 +48,7 @@ def wheel(store: Store) -> Store:
     members(store, "refinements", ["x+", "x-"])
     prompts = members(store, "prompts", "pq")
     sets = [uid("responses"), uid("refinements")]
-    select_pairs(store, uid("pairs"), prompts=prompts, responses=sets, judge_key=JUDGE, k=2, seed=0)
+    select_pairs(store, uid("pairs"), prompts=prompts, responses=sets, judge_key=JUDGE, rule=Pairs(k=2), seed=0)
     trained = Trained(policy=MADE, base=BASE, key=uid("training"), steps=1)
     record = {"pair_set": uid("pairs"), "spec": {}, "rows": 1, "excluded": {}}
     ledger.add_training(store, trained, record, [], 1.0)
