@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rlrf.pair_config import Pairs as Rule
 from rlrf.records import Completion, Judgement, Rating
 from rlrf.scoring import is_positive, score
-from storage import rows
+from storage import judgements, rows
 from storage.pairing import select_pairs
 from storage.store import Store
 from tests.storage.builders import GEN, JUDGE, RUN, members, prompt, uid
@@ -77,8 +77,8 @@ def write(store: Store, tag: str, prompts: Prompts, order: Sequence[str] | None 
     common = {"gen_key": GEN, "policy_id": uid("base"), "backend": "test", "run_id": RUN}
     rows.add_results(store, made, planned, common)
     rated = [Judgement(uid(one.name), one.ratings, None if one.levels else "no reply") for one in found]
-    rows.add_judgements(store, JUDGE, rated, WEIGHTS, RUN)
-    rows.add_judgements(store, REWARD, [rewarded(one) for one in found], {"reward": 1.0}, RUN)
+    judgements.add_judgements(store, JUDGE, rated, WEIGHTS, RUN)
+    judgements.add_judgements(store, REWARD, [rewarded(one) for one in found], {"reward": 1.0}, RUN)
     explored = members(store, f"{tag} explored", [one.name for one in found if not one.parent])
     refined = members(store, f"{tag} refined", [one.name for one in found if one.parent])
     return members(store, f"{tag} prompts", prompts), [explored, refined]
