@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rlrf import judge_config
+from rlrf.backends.opening import open_scorer
 from rlrf.backends.protocols import Generator
 from rlrf.backends.weights import resolve_model, weights_digest
 from rlrf.engine_config import AnyEngine, Endpoint, Scripted
+from rlrf.errors import ConfigError
 from rlrf.fingerprints import content_id
 from rlrf.judge_config import JudgeConfig
-from rlrf.judges import math, rubric
+from rlrf.judges import math, reward, rubric
 from rlrf.judges.protocol import Judge
 from rlrf.rubric import load_rubric
 from rlrf.stages import Key, judge_key, make_key
@@ -24,12 +26,22 @@ Secret = Callable[[str], str]
 """Reads a named secret of the scheduler's."""
 
 
-def build_judge(judge: JudgeConfig, open_engine: OpenEngine, secret: Secret | None = None) -> Judge:
-    """A judge that is ready to judge; its model is opened by the first case. Raises ConfigError for a bad rubric."""
+def no_secret(name: str) -> str:
+    """For callers without a scheduler. Raises ConfigError."""
+    raise ConfigError(f"api_key_secret = {name!r}: no secrets can be read here; use api_key_env")
+
+
+def build_judge(judge: JudgeConfig, open_engine: OpenEngine, secret: Secret = no_secret) -> Judge:
+    """A judge that is ready to judge; its model is opened by the first case. Raises ConfigError for a bad rubric.
+
+    `secret` reads the API key of a reward model's endpoint; `open_engine` knows its own.
+    """
     if isinstance(judge, judge_config.MathJudge):
         return math.MathJudge(judge.reveal_values)
     if isinstance(judge, judge_config.RubricJudge):
         return _rubric_judge(judge, open_engine)
+    if isinstance(judge, judge_config.RewardJudge):
+        return reward.RewardJudge(lambda: open_scorer(judge, secret), _reward_identity(judge), judge.max_length)
     raise NotImplementedError(judge.type)
 
 
@@ -69,9 +81,20 @@ def _rubric_judge(judge: judge_config.RubricJudge, open_engine: OpenEngine) -> J
 def _model_identity(judge: judge_config.RubricJudge) -> str:
     """Weights where we hold them; else what the user calls the thing that answers."""
     if isinstance(judge.engine, Endpoint):
-        return content_id("endpoint", [judge.engine.base_url, judge.engine.model])
+        return _endpoint_identity(judge.engine)
     if isinstance(judge.engine, Scripted) and judge.model is None and judge.policy is None:
         return content_id("scripted", judge.engine.reply)
     if judge.model is None:
         return content_id("policy as judge", judge.policy)  # of a description only: a run settles it first
     return weights_digest(resolve_model(judge.model))
+
+
+def _reward_identity(judge: judge_config.RewardJudge) -> str:
+    if judge.endpoint is not None:
+        return _endpoint_identity(judge.endpoint)
+    assert judge.model is not None, "the configuration was validated"
+    return weights_digest(resolve_model(judge.model))
+
+
+def _endpoint_identity(endpoint: Endpoint) -> str:
+    return content_id("endpoint", [endpoint.base_url, endpoint.model])

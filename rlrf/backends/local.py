@@ -154,13 +154,16 @@ class LocalGenerator:
         return texts
 
 
-def load_model(folder: Path, device: str, dtype: str) -> PreTrainedModel:
-    """The weights of `folder` in eval mode; every parameter must come from its files, none from random numbers."""
+def load_model(folder: Path, device: str, dtype: str, kind: Any = AutoModelForCausalLM) -> PreTrainedModel:
+    """The weights of `folder` in eval mode; every parameter must come from its files, none from random numbers.
+
+    `kind` is the class of transformers' that loads them.
+    """
     check_weights(folder)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded: Any
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded = kind.from_pretrained(
             folder,
             dtype=_dtype(dtype),
             use_safetensors=True,

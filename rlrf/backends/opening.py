@@ -8,9 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 from rlrf.backends.engine.env import find_engine, has_cuda
-from rlrf.backends.protocols import Generator
+from rlrf.backends.protocols import Generator, Scorer
+from rlrf.backends.weights import resolve_model
 from rlrf.engine_config import AnyEngine, Auto, Endpoint, Engine, Scripted, Vllm
 from rlrf.errors import BackendError, ConfigError
+from rlrf.judge_config import RewardJudge
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,19 @@ def open_generator(engine: AnyEngine, folder: str | Path, opening: Opening) -> G
     return LocalGenerator(folder, device=engine.device, dtype=engine.dtype, batch_size=engine.batch_size)
 
 
+def open_scorer(judge: RewardJudge, secret: Callable[[str], str]) -> Scorer:
+    """The reward model of a judge; `secret` as in `Opening`. Raises BackendError when it can't be opened."""
+    if judge.endpoint is not None:
+        from rlrf.backends.reward.endpoint import EndpointScorer
+
+        endpoint = judge.endpoint
+        return EndpointScorer(endpoint.base_urls, endpoint.model, endpoint, key=_key(endpoint, secret))
+    from rlrf.backends.reward.local import LocalScorer
+
+    assert judge.model is not None, "the configuration was validated"
+    return LocalScorer(resolve_model(judge.model), device=judge.device, batch_size=judge.batch_size)
+
+
 def stop_engine(say: Callable[[str], None]) -> None:
     """Stop the server that the stages share, if one runs: training needs its memory, and a run leaves none behind."""
     from rlrf.backends.engine.pool import pool
@@ -82,14 +97,17 @@ def stop_engine(say: Callable[[str], None]) -> None:
 
 def _open_endpoint(engine: Endpoint, opening: Opening) -> Generator:
     from rlrf.backends.endpoint.generator import EndpointGenerator
+
+    return EndpointGenerator(engine.base_urls, engine.model, engine, key=_key(engine, opening.secret))
+
+
+def _key(engine: Endpoint, secret: Callable[[str], str]) -> str | None:
+    """The API key, from where the configuration says."""
     from rlrf.backends.endpoint.settings import read_key
 
-    key = None
     if engine.api_key_env:
-        key = read_key(engine.api_key_env, engine.base_urls[0])
-    elif engine.api_key_secret:
-        key = opening.secret(engine.api_key_secret)
-    return EndpointGenerator(engine.base_urls, engine.model, engine, key=key)
+        return read_key(engine.api_key_env, engine.base_urls[0])
+    return secret(engine.api_key_secret) if engine.api_key_secret else None
 
 
 def _function(name: str):  # type: ignore[no-untyped-def]  # the reply's type is ScriptedGenerator's business

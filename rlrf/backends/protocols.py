@@ -1,8 +1,9 @@
-"""The two seams behind which models live."""
+"""The seams behind which models live."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlrf.records import Completion, Failure, Message, Request, Sampling
@@ -27,6 +28,36 @@ class Generator(Protocol):
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Length of the rendered chat in the model's tokens, generation prompt included."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and connections; may be called twice."""
+        ...
+
+
+Conversation = tuple[str, tuple[Message, ...]]
+"""The caller's id, and a chat that ends with the assistant's turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a reward model gave one conversation: its raw output, which may be no finite number, and the tokens it read."""
+
+    request_id: str
+    value: float
+    prompt_tokens: int
+
+
+class Scorer(Protocol):
+    """Something that gives every conversation one number: transformers in process, or vLLM's pooling API."""
+
+    def score(self, conversations: Sequence[Conversation], max_length: int | None) -> Iterator[list[Reward | Failure]]:
+        """Yield results in micro-batches, in any order, each conversation exactly once.
+
+        One that has more tokens than `max_length`, or than the model has positions for, is a Failure "too_long": nothing
+        is cut off. One that can't be scored is a Failure with another reason; a backend that can't go on at all raises
+        BackendError.
+        """
         ...
 
     def close(self) -> None:

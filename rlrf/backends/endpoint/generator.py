@@ -11,7 +11,7 @@ Whose fault is it? decides what becomes of a request that got no answer:
     a request is refused (other 4xx), or its answer is not  what was asked for together is asked again singly;
     what was asked for                                      one alone is a Failure, named after what is wrong
 
-One run over many requests is in `run`, the servers in `pool`, one try in `client`, one answer in `answers`.
+One run over many requests is in `run` and `chat`, the servers in `pool`, one try in `client`, one answer in `answers`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rlrf.backends.endpoint.chat import ChatRun
 from rlrf.backends.endpoint.questions import count_tokens
-from rlrf.backends.endpoint.run import EndpointRun
 from rlrf.backends.endpoint.server import Traits
 from rlrf.backends.endpoint.settings import BACKLOG, EndpointSettings, check_key, checked_urls
 from rlrf.engine_config import Client
@@ -83,7 +83,7 @@ class EndpointGenerator:
         Raises:
             BackendError: the endpoint is gone, is not what was configured, answers nothing but errors, or not in time.
         """
-        run = EndpointRun(self._settings, self._traits, requests, sampling, self._gone)
+        run = ChatRun(self._settings, self._traits, requests, sampling, self._gone)
         try:
             yield from run.batches()
         finally:

@@ -6,13 +6,15 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
 
-from rlrf.records import Completion, Failure
+from rlrf.records import Failure
 
-Rows = list[Completion | Failure]
+Row = TypeVar("Row")
+"""What a request that was answered becomes."""
 
 
-class Results:
+class Results(Generic[Row]):
     """Batches of rows, each handed over when it is full or its first row has waited for `flush_seconds`.
 
     Rows gather while the caller is busy. It has a batch behind it, made durable, when it comes for the next one.
@@ -20,14 +22,14 @@ class Results:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, batch_rows: int, flush_seconds: float) -> None:
         self._loop, self._batch_rows, self._flush_seconds = loop, batch_rows, flush_seconds
-        self._rows: Rows = []
+        self._rows: list[Row | Failure] = []
         self._handed = 0
         self._since = 0.0
         self._closed = self._hurried = False
         self._changed = threading.Condition()
         self._taken = asyncio.Event()
 
-    def add(self, rows: Sequence[Completion | Failure]) -> None:
+    def add(self, rows: Sequence[Row | Failure]) -> None:
         """From the loop; never waits."""
         with self._changed:
             if not self._rows:
@@ -59,12 +61,12 @@ class Results:
         self._taken.clear()
         await self._taken.wait()
 
-    def batches(self) -> Iterator[Rows]:
+    def batches(self) -> Iterator[list[Row | Failure]]:
         """In the caller's thread, until `close`."""
         while batch := self._take():
             yield batch
 
-    def _take(self) -> Rows:
+    def _take(self) -> list[Row | Failure]:
         self._put_behind()
         with self._changed:
             while not self._is_due():

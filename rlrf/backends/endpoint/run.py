@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Generic
 
 import aiohttp
 
-from rlrf.backends.endpoint.answers import Spoilt, read_answer
+from rlrf.backends.endpoint.answers import Spoilt
 from rlrf.backends.endpoint.client import EndpointClient, NotNow, Reply, WentWrong, open_session, pause_seconds
-from rlrf.backends.endpoint.groups import Todo, any_group
+from rlrf.backends.endpoint.groups import Todo
 from rlrf.backends.endpoint.pool import ServerPool
-from rlrf.backends.endpoint.questions import chat_content, check_server
-from rlrf.backends.endpoint.results import Results, Rows
+from rlrf.backends.endpoint.results import Results, Row
 from rlrf.backends.endpoint.server import Server, Traits
 from rlrf.backends.endpoint.settings import EndpointSettings
 from rlrf.backends.endpoint.suspects import Suspects
 from rlrf.backends.endpoint.watch import watch
 from rlrf.errors import BackendError
-from rlrf.records import Completion, Failure, Request, Sampling
+from rlrf.records import Failure, Request
 
 
-class EndpointRun:
-    """One call of `generate`. It starts at once; `stop` must be called in every case.
+class EndpointRun(ABC, Generic[Row]):
+    """One run over many requests. It starts at once; `stop` must be called in every case.
 
     What is asked for counts as under way until the caller has made it durable: whatever dies, no more is lost than what
     can be in flight, and the `backlog`.
@@ -36,13 +37,13 @@ class EndpointRun:
         settings: EndpointSettings,
         traits: Mapping[str, Traits],
         requests: Sequence[Request],
-        sampling: Sampling,
         gone: Callable[[], str | None] | None,
+        *,
+        groups: bool = False,
     ) -> None:
-        self._settings, self._traits, self._sampling, self._gone = settings, traits, sampling, gone
+        """`groups`: whether requests for one chat are asked for together, by a server that can."""
+        self._settings, self._traits, self._groups, self._gone = settings, traits, groups, gone
         self._total, self._todo = len(requests), Todo(requests)
-        self._groups = sampling.temperature > 0 and settings.asking.choices_per_request > 1 and any_group(requests)
-        self._is_guided = any(request.json_schema is not None for request in requests)
         self._suspects = Suspects(settings.place)
         self._open, self._done = len(requests), asyncio.Event()
         self._pool: ServerPool
@@ -50,12 +51,28 @@ class EndpointRun:
         in_flight = settings.asking.concurrency * settings.asking.choices_per_request * len(settings.base_urls)
         self._window, self._in_flight = in_flight + settings.backlog, 0
         batch_rows = min(settings.batch_rows, max(1, self._window // 2))
-        self._results = Results(self._loop, batch_rows, settings.flush_seconds)
+        self._results: Results[Row] = Results(self._loop, batch_rows, settings.flush_seconds)
         self._task = self._loop.create_task(self._drive())
         self._thread = threading.Thread(target=self._main, name="rlrf-endpoint", daemon=True)
         self._thread.start()
 
-    def batches(self) -> Iterator[Rows]:
+    @abstractmethod
+    async def _check(self, server: Server) -> None:
+        """See that a server is what was configured. Raises NotNow, WentWrong, BackendError."""
+
+    @abstractmethod
+    def _question(self, server: Server, group: Sequence[Request]) -> tuple[str, dict[str, Any]]:
+        """The address to ask at, and what is asked for a group."""
+
+    @abstractmethod
+    def _answer(self, group: Sequence[Request], body: bytes) -> list[Row | Failure] | Spoilt:
+        """What the body of a 2xx reply says to each request of the group."""
+
+    def _refusal(self, server: Server, reply: Reply) -> Spoilt:
+        """What a 4xx reply says."""
+        return Spoilt("rejected", server.client.said(reply))
+
+    def batches(self) -> Iterator[list[Row | Failure]]:
         """What the workers hand over, until they end."""
         return self._results.batches()
 
@@ -102,9 +119,6 @@ class EndpointRun:
         return Server(
             EndpointClient(self._settings, url, session), self._traits[url], self._settings.asking.concurrency
         )
-
-    async def _check(self, server: Server) -> None:
-        await check_server(server, self._settings, groups=self._groups, guided=self._is_guided)
 
     def _progress(self) -> str:
         return f"{self._total - self._open:,} of {self._total:,} requests"
@@ -160,7 +174,7 @@ class EndpointRun:
             return await self._ask_singly(group, cause)
         self._results.add([*self._suspects.cleared(), *answer])
         self._account_for(len(group))
-        if spoilt_by is server and isinstance(answer[0], Completion):
+        if spoilt_by is server and not isinstance(answer[0], Failure):
             server.traits.apart = False
 
     async def _ask_singly(self, group: Sequence[Request], spoilt_by: Server | None = None) -> None:
@@ -173,12 +187,10 @@ class EndpointRun:
 
     async def _ask(self, server: Server, group: Sequence[Request]) -> Reply:
         """One try at an acquired server, which is released. Raises NotNow, WentWrong, BackendError."""
-        content = chat_content(self._settings.model, group, self._sampling)
+        url, content = self._question(server, group)
         sent_at = time.monotonic()
         try:
-            reply = await server.client.ask(
-                "POST", server.chat_url, content, seconds=self._settings.asking.request_timeout
-            )
+            reply = await server.client.ask("POST", url, content, seconds=self._settings.asking.request_timeout)
         except NotNow as refusal:
             self._pool.refused(server, refusal, sent_at)
             raise
@@ -193,11 +205,8 @@ class EndpointRun:
         self._pool.answered(server)
         return reply
 
-    def _read(self, group: Sequence[Request], server: Server, reply: Reply) -> Rows | Spoilt:
-        if reply.status >= 400:
-            answer: Rows | Spoilt = Spoilt("rejected", server.client.said(reply))
-        else:
-            answer = read_answer(group, self._sampling, reply.body)
+    def _read(self, group: Sequence[Request], server: Server, reply: Reply) -> list[Row | Failure] | Spoilt:
+        answer = self._refusal(server, reply) if reply.status >= 400 else self._answer(group, reply.body)
         if isinstance(answer, Spoilt):
             if len(group) > 1:
                 return answer

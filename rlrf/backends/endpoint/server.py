@@ -18,6 +18,8 @@ class Traits:
     apart: bool | None = None
     """Whether it takes several choices and tells the tokens of each."""
     guides: bool = False
+    rewards: bool = False
+    """Whether it was seen to give raw rewards."""
 
 
 class Limit:

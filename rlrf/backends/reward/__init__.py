@@ -1,0 +1,1 @@
+"""Reward models: sequence classification with one output, here or behind a server."""
