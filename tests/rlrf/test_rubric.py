@@ -19,7 +19,7 @@ failure = "No."
 
 
 def test_shipped_rubrics_load() -> None:
-    assert shipped_rubrics() == ["general", "math"]
+    assert shipped_rubrics() == ["biography", "general", "just_eval", "math"]
     assert [aspect.name for aspect in load_rubric("general").aspects] == [
         "logical_correctness",
         "factuality",
@@ -66,5 +66,5 @@ def test_what_is_no_rubric_is_refused_by_name(tmp_path: Path, text: str, message
 
 
 def test_a_missing_rubric_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'nope'.*\['general', 'math'\]"):
+    with pytest.raises(ConfigError, match=r"'nope'.*\['biography', 'general', 'just_eval', 'math'\]"):
         load_rubric("nope")
