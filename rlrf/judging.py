@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rlrf.fingerprints import content_id
 from rlrf.judge_config import JudgeConfig
 from rlrf.judges import math, reward, rubric
 from rlrf.judges.protocol import Judge
-from rlrf.rubric import load_rubric
+from rlrf.rubric import Rubric, load_rubric
 from rlrf.stages import Key, judge_key, make_key
 
 OpenEngine = Callable[[AnyEngine, str | Path], Generator]
@@ -69,13 +70,30 @@ def described(judge: JudgeConfig) -> Judge:
 
 def _rubric_judge(judge: judge_config.RubricJudge, open_engine: OpenEngine) -> Judge:
     engine, folder = judge.engine, judge.model
+    manner = rubric.Manner(**{field.name: getattr(judge, field.name) for field in fields(rubric.Manner)})
+    found = load_rubric(judge.rubric)
+    _check_aspects(manner, found)
     return rubric.RubricJudge(
         lambda: open_engine(engine, resolve_model(folder) if folder else ""),
-        load_rubric(judge.rubric),
+        found,
         _model_identity(judge),
         judge.sampling.sampling(),
-        guided=judge.guided,
+        manner,
     )
+
+
+def _check_aspects(manner: rubric.Manner, found: Rubric) -> None:
+    """Raises ConfigError where settings name aspects that the rubric hasn't, or more than it has."""
+    for task, names in manner.tasks.items():
+        if not names or (strange := sorted(set(names) - set(found.names))):
+            wrong = f"{strange!r} are" if names else "nothing is"
+            raise ConfigError(
+                f"judge.tasks.{task} = {list(names)!r}: {wrong} in rubric {found.name!r}; name some of {list(found.names)!r}"
+            )
+    if manner.aspects in ("prompt", "call") and manner.choose > len(found.names):
+        raise ConfigError(
+            f"judge.choose = {manner.choose!r}: rubric {found.name!r} has {len(found.names)} aspects; lower it"
+        )
 
 
 def _model_identity(judge: judge_config.RubricJudge) -> str:

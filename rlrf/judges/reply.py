@@ -1,92 +1,135 @@
-"""Reads the ratings out of a judge's reply. Tolerant of dressing, strict about meaning."""
+"""Reads ratings, and choices of aspects, out of a judge's reply. Tolerant of dressing, strict about meaning."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from rlrf.judges.objects import Found, find_objects, keys_in_braces
 from rlrf.records import Rating
 from rlrf.rubric import Rubric
 
 MAX_REPLY = 100_000
-MAX_OPEN = 32
-"""Braces open at once in the prose around an object; more is noise, and each costs an attempt to read from it."""
 
 Reading = tuple[tuple[Rating, ...], str | None]
 """The ratings in the rubric's order, and the reason when it is unrated."""
 
-_RATINGS = {"-1": -1, "0": 0, "1": 1, "+1": 1, "-1.0": -1, "0.0": 0, "1.0": 1, "−1": -1}
-_BACKSLASH = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})|\\')
+Named = tuple[tuple[str, ...], str | None]
+"""The aspects that were named in the rubric's order, and the reason when that can't be told."""
+
+RATING_KEYS = ("rating", "score")
+COMMENT_KEYS = ("comment", "reason", "explanation", "critique", "justification", "feedback")
+
+_WHOLE = re.compile(r"[+-]?\d{1,3}(?:\.0{1,3})?")
+_SHARE = re.compile(r"(\d{1,3}) ?(?:/|out of) ?(\d{1,3})")
 
 
-def parse(text: str, rubric: Rubric) -> Reading:
-    """The ratings of the JSON object that ends `text`.
+def parse(
+    text: str, rubric: Rubric, aspects: Sequence[str] | None = None, *, choose: int | None = None, material: str = ""
+) -> Reading:
+    """The ratings of the JSON object that ends `text`, for `aspects` (all of the rubric where None).
 
-    Code fences, prose around the object, numbers as strings, names in another case and stray backslashes are
-    tolerated. Unrated reasons:
+    With `choose`, the ratings of the aspects that the judge named, which must be so many. An object that stands in
+    `material`, what was judged, is a quotation and no verdict.
+
+    Code fences, prose around the object, numbers as strings, '4/5' on a scale that ends in 5, `score` for `rating`,
+    `reason` or `explanation` for `comment`, names in another case, single quotes, commas too many and stray backslashes
+    are tolerated. Unrated reasons:
       no_json           no object that names an aspect, or it may be only a part of what was meant: braces that are not
-                        closed around or after it, a key twice, more than 100,000 characters
+                        closed around or after it, a broken object beside it, a key twice, more than 100,000 characters
       contradiction     several objects that don't agree
-      unrated_aspects:  the aspects that are missing, or whose rating is none of -1, 0, 1 ('N/A', 2, true); the
-                        ratings of the others are kept
+      unrated_aspects:  the aspects that are missing, or whose rating isn't a level of the scale ('N/A', 2, true), or how
+                        many were named instead of `choose`; the ratings of the others are kept
     """
-    objects = _objects(text) if len(text) <= MAX_REPLY else []
-    names = {aspect.name for aspect in rubric.aspects}
-    readings = [_read(found, rubric) for found in objects if names & found.keys()]
-    if not readings:
+    wanted = rubric.names if aspects is None else tuple(name for name in rubric.names if name in set(aspects))
+    objects = _verdicts(text, rubric, material)
+    if not objects:
         return (), "no_json"
-    levels = [[rating.rating for rating in ratings] for ratings, _ in readings]
-    return readings[-1] if all(level == levels[-1] for level in levels) else ((), "contradiction")
+    readings = [_read(found, rubric, wanted if choose is None else _named(found, rubric)) for found in objects]
+    if any(_levels(reading) != _levels(readings[-1]) for reading in readings):
+        return (), "contradiction"
+    ratings, reason = readings[-1]
+    if choose is not None and len(ratings) != choose:
+        return ratings, f"unrated_aspects: {len(ratings)} named instead of {choose}"
+    return ratings, reason
 
 
-def _objects(text: str) -> list[dict[str, Any]]:
-    """The outermost JSON objects of a reply; [] where a brace is open around one, or anything of the kind follows it.
-
-    So an object that is quoted inside a broken one is never taken for the reply itself.
+def parse_choice(text: str, rubric: Rubric, choose: int, material: str = "") -> Named:
+    """The aspects that are the keys of the JSON object that ends `text`. Reasons: no_json, contradiction, and
+    wrong_choice: an aspect that the rubric hasn't, or another number than `choose`.
     """
-    text = _BACKSLASH.sub(lambda found: found[0] if found[1] else r"\\", text)
-    objects: list[dict[str, Any]] = []
-    depth = at = 0
-    while (brace := text.find("{", at)) >= 0:
-        depth -= text.count("}", at, brace)
-        if not 0 <= depth <= MAX_OPEN:
-            return []
-        try:
-            found, at = _DECODER.raw_decode(text, brace)
-        except (ValueError, RecursionError):
-            depth += 1
-            at = brace + 1
-            continue
-        if depth:
-            return []
-        objects.append(found)
-    return [] if depth or "}" in text[at:] else objects
+    objects = _verdicts(text, rubric, material)
+    if not objects:
+        return (), "no_json"
+    if any(found.keys() != objects[-1].keys() for found in objects):
+        return (), "contradiction"
+    named = _named(objects[-1], rubric)
+    if strange := sorted(objects[-1].keys() - set(named)):
+        return (), f"wrong_choice: no aspect {', '.join(strange)[:80]!r}"
+    return (named, None) if len(named) == choose else ((), f"wrong_choice: {len(named)} named instead of {choose}")
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [_name(key) for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise ValueError("a key stands twice")
-    return dict(zip(keys, (value for _, value in pairs), strict=True))
+def _verdicts(text: str, rubric: Rubric, material: str) -> list[dict[str, Any]]:
+    """The objects that name an aspect and were not copied out of what was judged."""
+    objects, around = find_objects(text) if len(text) <= MAX_REPLY else ([], "")
+    if not keys_in_braces(around).isdisjoint(rubric.names):
+        return []
+    naming = [found for found in objects if not found.value.keys().isdisjoint(rubric.names)]
+    shown = _squeezed(material) if naming else ""
+    return [found.value for found in naming if not _is_quoted(found, shown)]
 
 
-def _name(key: str) -> str:
-    return key.strip().lower().replace(" ", "_").replace("-", "_")
+def _is_quoted(found: Found, shown: str) -> bool:
+    return _squeezed(found.source) in shown
 
 
-def _read(found: dict[str, Any], rubric: Rubric) -> Reading:
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\s\\]+", "", text)
+
+
+def _named(found: dict[str, Any], rubric: Rubric) -> tuple[str, ...]:
+    return tuple(name for name in rubric.names if name in found)
+
+
+def _levels(reading: Reading) -> list[tuple[str, float | None]]:
+    return [(rating.aspect, rating.rating) for rating in reading[0]]
+
+
+def _read(found: dict[str, Any], rubric: Rubric, wanted: Sequence[str]) -> Reading:
     ratings = []
     missing = []
-    for aspect in rubric.aspects:
-        entry = found.get(aspect.name)
-        raw = entry.get("rating") if isinstance(entry, dict) else entry
-        comment = entry.get("comment") if isinstance(entry, dict) else None
-        rating = _RATINGS.get(str(raw).strip()) if isinstance(raw, (int, float, str)) else None
+    for aspect in wanted:
+        entry = found.get(aspect)
+        raw, comment = _parts(entry)
+        rating = _level(raw, rubric.scale)
         if rating is None:
-            missing.append(f"{aspect.name} ({repr(raw)[:40]})" if entry is not None else f"{aspect.name} (missing)")
-        ratings.append(Rating(aspect.name, rating, comment.strip() if isinstance(comment, str) else ""))
+            missing.append(f"{aspect} ({_storable(repr(raw)[:40])})" if entry is not None else f"{aspect} (missing)")
+        ratings.append(Rating(aspect, rating, comment, rubric.scale))
     return tuple(ratings), f"unrated_aspects: {', '.join(missing)}" if missing else None
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_distinct, strict=False)
+def _parts(entry: Any) -> tuple[Any, str]:
+    """What an entry gives as the rating and as the comment; a bare value is a rating. Two ratings are none."""
+    if not isinstance(entry, dict):
+        return entry, ""
+    raw = [entry[key] for key in RATING_KEYS if key in entry]
+    comments = [entry[key].strip() for key in COMMENT_KEYS if isinstance(entry.get(key), str)]
+    return (raw[0] if len(raw) == 1 else raw or None), _storable("\n".join(comments))
+
+
+def _storable(text: str) -> str:
+    """Text with halves of surrogate pairs, which JSON can spell and UTF-8 can't, joined or replaced."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _level(raw: Any, scale: tuple[int, int]) -> int | None:
+    """A level of the scale, or None for everything else."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        return None
+    low, high = scale
+    said = str(raw).strip().replace("\u2212", "-") if not isinstance(raw, int) or abs(raw) <= 1000 else ""
+    if share := _SHARE.fullmatch(said):
+        said = share[1] if low >= 0 and high > 1 and int(share[2]) == high else ""
+    level = int(float(said)) if _WHOLE.fullmatch(said) else None
+    return level if level is not None and low <= level <= high else None

@@ -72,6 +72,9 @@ def command(
         "--generation-config": "vllm",  # else the model's own file changes sampling that no request mentions
         "--max-num-seqs": str(settings.max_num_seqs),
         "--seed": "0",
+        # Guided replies without white space, of which a weak model may draw no end. vLLM's own choice, xgrammar, lets
+        # control characters and broken UTF-8 into bounded strings.
+        "--structured-outputs-config": '{"backend": "guidance", "disable_any_whitespace": true}',
         "--shutdown-timeout": str(DRAIN_SECONDS),
         "--tensor-parallel-size": str(settings.tensor_parallel_size),
     }

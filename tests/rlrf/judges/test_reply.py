@@ -117,8 +117,84 @@ def test_an_object_said_twice_alike_counts() -> None:
     assert levels(f"{TOP}\nSo:\n{TOP}", MATH) == [1]
 
 
-@pytest.mark.parametrize("unit", ["{", '{"a":', "[", '{"', "}", "\\", "{1}", '{"logical_correctness":{"rating":1,"a":'])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "{",
+        '{"a":',
+        "[",
+        '{"',
+        "}",
+        "\\",
+        "{1}",
+        "{'",
+        "{'}",
+        "{'a':[",
+        "{\"'",
+        "'a' ",
+        '{"logical_correctness":{"rating":1,"a":',
+    ],
+)
 def test_hostile_replies_cost_little(unit: str) -> None:
     start = time.perf_counter()
     assert parse((unit * 100_000)[:100_000], MATH) == ((), "no_json")
     assert time.perf_counter() - start < 5
+
+
+JUST_EVAL = load_rubric("just_eval")
+
+
+@pytest.mark.parametrize("raw", [4, 4.0, "4", " 4 ", "+4", "4.0", "4/5", "4 / 5", "4 out of 5"])
+def test_a_level_of_another_scale_is_read(raw: object) -> None:
+    ratings, reason = parse(json.dumps({"depth": {"explanation": "Deep.", "Score": raw}}), JUST_EVAL, ["depth"])
+    assert reason is None
+    assert [(one.aspect, one.rating, one.critique, one.scale) for one in ratings] == [("depth", 4, "Deep.", (1, 5))]
+
+
+@pytest.mark.parametrize(
+    "raw", [0, 6, "0", "4/10", "4/6", "8/10", "4-5", "4.5", "4/5/5", "/5", "", "four", [4], {"a": 4}, True]
+)
+def test_what_is_no_level_of_another_scale_is_unrated(raw: object) -> None:
+    ratings, reason = parse(json.dumps({"depth": {"score": raw}}), JUST_EVAL, ["depth"])
+    assert [one.rating for one in ratings] == [None]
+    assert reason is not None
+    assert reason.startswith("unrated_aspects: depth (")
+
+
+@pytest.mark.parametrize(
+    ("text", "rating"),
+    [
+        ("{'logical_correctness': {'comment': 'It isn\\'t so.', 'rating': -1,},}", -1),
+        ("{'logical_correctness': {'comment': \"It isn't so.\", 'rating': +1}}", 1),
+        ('{"logical_correctness": {"comment": "a", "rating": N/A}}', None),
+        ('{"logical_correctness": {"comment": "a", "rating": -1},}', -1),
+    ],
+)
+def test_what_is_nearly_json_is_read_where_it_has_one_meaning(text: str, rating: int | None) -> None:
+    assert levels(text, MATH) == [rating]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'logical_correctness': {'comment': 'It isn't so', 'rating': 1}}",
+        "{'logical_correctness': {'comment': 'a', 'rating': 1 'rating': -1}}",
+        "{'logical_correctness': {'rating': 1, 'rating': -1}}",
+        "{logical_correctness: {rating: 1}}",
+        '{"logical_correctness": {"comment": "a", "rating": 1 or 0}}',
+        '{\\"logical_correctness\\": {\\"rating\\": 1}} no: {"logical_correctness": {"rating": -1}}',
+    ],
+)
+def test_what_could_mean_two_things_is_not_read(text: str) -> None:
+    assert parse(text, MATH) == ((), "no_json")
+
+
+def test_two_ratings_of_one_aspect_are_none() -> None:
+    ratings, reason = parse('{"logical_correctness": {"rating": 1, "score": 0}}', MATH)
+    assert [one.rating for one in ratings] == [None]
+    assert reason == "unrated_aspects: logical_correctness ([1, 0])"
+
+
+def test_comments_can_be_stored_whatever_json_spells() -> None:
+    ratings, _ = parse(r'{"logical_correctness": {"comment": "\ud83d \ud83d\ude00", "rating": 1}}', MATH)
+    assert ratings[0].critique == "\ufffd \U0001f600"

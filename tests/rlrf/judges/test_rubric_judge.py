@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rlrf.backends.protocols import Generator
 from rlrf.judges.protocol import Judge
-from rlrf.judges.rubric import JUDGE_TEMPLATE, RubricJudge, build_messages
+from rlrf.judges.questions import JUDGE_TEMPLATE, build_messages
+from rlrf.judges.rubric import RubricJudge
 from rlrf.records import Case, Completion, Failure, Judgement, Message, Request, Sampling
 from rlrf.rubric import load_rubric
 

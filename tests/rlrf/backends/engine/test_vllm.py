@@ -28,10 +28,11 @@ from rlrf.backends.local import LocalGenerator
 from rlrf.backends.protocols import Generator
 from rlrf.engine_config import Vllm
 from rlrf.errors import BackendError
+from rlrf.judges.questions import reply_schema
 from rlrf.judges.reply import parse
-from rlrf.judges.rubric import reply_schema
-from rlrf.records import Completion, Failure, Request, Sampling
-from rlrf.rubric import load_rubric
+from rlrf.judges.rubric import Manner, RubricJudge
+from rlrf.records import Case, Completion, Failure, Judgement, Request, Sampling
+from rlrf.rubric import Rubric, load_rubric
 from tests.rlrf.backends.engine.process_table import running, wait_until, with_words
 from tests.rlrf.backends.engine.tiny_adapter import build_tiny_adapter
 from tests.rlrf.backends.tiny_model import build_tiny_model
@@ -49,7 +50,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.pool, self.folder, self.said = EnginePool(), folder, list[str]()
-        self.base = build_tiny_model(folder / "base", hidden_size=128, layers=2, max_position_embeddings=512)
+        self.base = build_tiny_model(folder / "base", hidden_size=128, layers=2, max_position_embeddings=2048)
         self.one = build_tiny_adapter(folder / "one", self.base, seed=1)
         self.two = build_tiny_adapter(folder / "two", self.base, seed=2)
 
@@ -169,10 +170,42 @@ def test_guided_answers_are_instances_of_their_schema(bench: Bench) -> None:
     rubric = load_rubric("math")
     asked = [replace(one, json_schema=reply_schema(rubric)) for one in questions(16)]
     replies = ask(bench.generator(bench.base), asked, Sampling(temperature=1.0, max_tokens=256)).values()
-    assert all(isinstance(one, Completion) for one in replies)
+    assert [one for one in replies if not isinstance(one, Completion)] == []
     whole = [one.text for one in replies if isinstance(one, Completion) and one.finish_reason == "stop"]
     assert whole, "none of 16 random replies came to its end"
     assert all(parse(text, rubric)[1] is None for text in whole)
+
+
+SHORT = Rubric.model_validate(
+    {
+        "name": "short",
+        "aspects": [
+            {"name": name, "definition": "Is it?", "success": "Yes.", "moderate": "Partly.", "failure": "No."}
+            for name in ("right", "clear")
+        ],
+    }
+)
+
+
+def test_every_reply_of_a_guided_judge_ends_and_is_rated(bench: Bench) -> None:
+    """A model that knows nothing: its comments and the white space between them would have no end."""
+    cases = [Case(str(i), ({"role": "user", "content": f"{i} + 1?"},), None, f"{i + 1}") for i in range(24)]
+    one = SHORT.model_copy(update={"aspects": SHORT.aspects[:1]})
+    assert {judgement.ratings[0].rating for judgement in guided(bench, one, cases)} == {-1, 0, 1}
+    for judgement in guided(bench, SHORT, cases[:8], aspects="call", choose=1):
+        assert len(judgement.ratings) == 1
+    assert all(len(judgement.ratings) == 2 for judgement in guided(bench, SHORT, cases[:4], calls="each"))
+
+
+def guided(bench: Bench, rubric: Rubric, cases: list[Case], **manner: Any) -> list[Judgement]:
+    """What a judge that asks once says, all of it rated and no longer than it may be."""
+    how = Manner(guided=True, comment_chars=20, retries=0, **manner)
+    judge = RubricJudge(lambda: bench.generator(bench.base), rubric, "digest", Sampling(max_tokens=160), how)
+    found = [judgement for batch in judge.judge(cases) for judgement in batch]
+    assert len(found) == len(cases)
+    assert [judgement for judgement in found if not judgement.rated] == []
+    assert all(len(rating.critique) <= 20 for judgement in found for rating in judgement.ratings)
+    return found
 
 
 def test_one_server_did_all_this_and_knows_who_may_ask(bench: Bench) -> None:
