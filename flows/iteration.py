@@ -3,6 +3,7 @@
 from prefect import flow
 
 from rlrf.handles import Corpus, Outcome, Policy, Run
+from tasks.audit_pairs import audit_pairs
 from tasks.evaluate import evaluate
 from tasks.explore import explore
 from tasks.judge import judge
@@ -14,7 +15,7 @@ from tasks.train_policy import train_policy
 
 @flow(name="iteration", flow_run_name="iteration-{number}", validate_parameters=False)
 def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
-    """Explore, judge, reflect, judge again, pair, train, evaluate; `policy` is both start and reference."""
+    """Explore, judge, reflect, judge again, pair, audit, train, evaluate; `policy` is both start and reference."""
     exam, run = run.judged_by(run.first), run.judged_by(policy)
     prompts = sample_prompts(run, corpus, number)
     explored = explore(run, corpus, policy, prompts)
@@ -22,7 +23,8 @@ def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
     refined = refine(run, policy, feedback)
     verdicts = judge(run, refined)
     pairs = select_pairs(run, prompts, (feedback, verdicts))
+    audited = audit_pairs(run, corpus, pairs, (feedback, verdicts))
     trained = train_policy(run, policy, pairs, number)
     evaluation = evaluate(exam, corpus, trained.policy)
-    made = (prompts, explored, feedback, refined, verdicts, pairs, trained, evaluation)
+    made = (prompts, explored, feedback, refined, verdicts, pairs, audited, trained, evaluation)
     return Outcome.of(number, policy, evaluation, made)

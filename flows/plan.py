@@ -15,6 +15,7 @@ from rlrf.ingesting import source_digests
 from rlrf.stages import Key
 from storage import corpora, ledger, planning, rows
 from storage.store import Store, open_store
+from tasks.audit_pairs import audit_pairs_key
 from tasks.first_policy import configured_policy
 from tasks.judge import judged_key
 from tasks.refine import refinement_key
@@ -112,6 +113,8 @@ class Planner:
         )
         verdicts = yield self.judged(number, config, refined)
         pairs = yield Step(number, "select_pairs", None, key=pairs_key(config, (feedback, verdicts)))
+        key = audit_pairs_key(config, self.store, corpus, pairs, (feedback, verdicts))
+        yield Step(number, "audit_pairs", pairs.rows, key=key)
         key = stages.train_policy_key(config, policy, pairs.digest)
         trained = yield Step(number, "train_policy", None, key=key)
         new = yield self.evaluation(number, trained.policy)
@@ -201,7 +204,7 @@ class Planner:
         each = {"sample_prompts": 1, "explore": n, "judge": n, "refine": m, "judge again": m, "select_pairs": k}
         limits = {"explore": config.explore.max_tokens, "refine": config.refine.max_tokens}
         steps = []
-        for name in [*each, "train_policy", "evaluate", "decide"]:
+        for name in [*each, "audit_pairs", "train_policy", "evaluate", "decide"]:
             rows, tokens = None, 0
             if prompts and each.get(name):
                 rows, _, tokens = self.most(prompts * each[name], limits.get(name, 0))

@@ -1,11 +1,13 @@
 """The report of a run: its results as Markdown, and accuracy with intervals as a picture."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.tables import arm_name, result_cells
+from flows.tables import arm_name, audit_cells, result_cells
+from rlrf.auditing import Measure
 from rlrf.handles import Run
-from storage import ledger, reading
+from storage import audits, ledger, reading
 from storage.store import open_store
 
 
@@ -23,11 +25,12 @@ def write_report(run: Run) -> Path:
         "",
         *_table(rows),
         "",
+        *_audit(audits.audits_of(store, run.run_id)),
     ]
     lines += [f"Champion: {champion.name}, weights {champion.policy_id}, in `{champion.folder}`."] if champion else []
     lines += [
         "",
-        f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` in",
+        f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` or of the table `pair_audits` in",
     ]
     lines += [f"`{run.config.store_path}`."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -37,6 +40,20 @@ def write_report(run: Run) -> Path:
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = ["| | " + " | ".join(map(arm_name, rows)) + " |", "|---" * (len(rows) + 1) + "|"]
     return lines + ["| " + " | ".join([name.strip(), *cells]) + " |" for name, cells in result_cells(rows).items()]
+
+
+def _audit(found: Mapping[int, Sequence[Measure]]) -> list[str]:
+    """What the pairs were measured to be before each training: value in every iteration, and the last one's sentence."""
+    if not found:
+        return []
+    names = [f"iteration {number}" for number in found]
+    last = {one.name: one.said for one in [*found.values()][-1]}
+    rows = [
+        "| " + " | ".join([name, *cells, last.get(name, "").replace("|", "\\|")]) + " |"
+        for name, cells in audit_cells(found).items()
+    ]
+    head = "| | " + " | ".join([*names, "limit", f"in {names[-1]}"]) + " |"
+    return ["## Audit of the pairs", "", head, "|---" * (len(names) + 3) + "|", *rows, ""]
 
 
 def _draw_accuracy(rows: list[dict[str, Any]], path: Path) -> None:

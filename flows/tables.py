@@ -1,6 +1,6 @@
 """What the terminal shows: tables of results, plans and stores, and one prompt as a tree. Model text is never markup."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows.plan import Step
+from rlrf import auditing
+from rlrf.auditing import Measure
 from rlrf.terminal import visible
 from storage import ledger
 from storage.store import Store
@@ -57,6 +59,30 @@ def _mean(aspect: dict[str, Any]) -> str:
 def arm_name(row: dict[str, Any]) -> str:
     """How a row of results is called: base, iteration 1, control."""
     return f"iteration {row['iteration']}" if row["arm"] == "policy" else str(row["arm"])
+
+
+def audit_table(audits: Mapping[int, Sequence[Measure]]) -> Table:
+    """What the audits of a run's pairs measured: a row per measure, with its limit, and a column per iteration."""
+    table = Table(title="Audit of the pairs", title_justify="left", box=SIMPLE)
+    table.add_column("", no_wrap=True)
+    for name in (*(f"iteration {number}" for number in audits), "limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, cells in audit_cells(audits).items():
+        table.add_row(*map(_text, [name, *cells]))
+    return table
+
+
+def audit_cells(audits: Mapping[int, Sequence[Measure]]) -> dict[str, list[str]]:
+    """Audits as text: from the name of a measure to its value in every iteration, and its limit."""
+    found = [{one.name: one for one in measures} for measures in audits.values()]
+    names = list(dict.fromkeys(name for measures in found for name in measures))
+    return {
+        name: [
+            *(auditing.number(name, measures[name].value) if name in measures else "" for measures in found),
+            next(auditing.limit(measures[name]) for measures in found if name in measures),
+        ]
+        for name in names
+    }
 
 
 def plan_table(steps: list[Step]) -> Group:

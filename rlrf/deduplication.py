@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from rlrf.records import Prompt
@@ -21,6 +22,8 @@ SHINGLE_WORDS = 3
 
 TOKEN = re.compile(r"-?\d+(?:[.,:]\d+)*|[+*/=<>^%$€£]|[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]+(?:'[^\W\d_]+)?")
 """Numbers, operators, single ideographs and kana, words; other punctuation doesn't count."""
+
+_DIGITS = re.compile(r"\d+")
 
 _SPELLED_OUT = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
@@ -94,6 +97,43 @@ def deduplicate(prompts: Sequence[Prompt], held_out: Sequence[Prompt] = (), thre
     return Deduplicated(tuple(kept), tuple(dropped))
 
 
+class Near(NamedTuple):
+    """A prompt, the other one that is most similar to it, and the Jaccard index of their shingles."""
+
+    prompt_id: str
+    other_id: str
+    similarity: float
+
+
+def near_duplicates(prompts: Sequence[Prompt], threshold: float = 0.9) -> list[Near]:
+    """Every prompt that has a near-duplicate among the others, as `deduplicate` understands it; the most similar first.
+
+    Prompts that are equal but for Unicode form, case and whitespace are near-duplicates too, of similarity 1.
+    """
+    turns = [_normal_turns(prompt) for prompt in prompts]
+    kinds = [_kind(chat) for chat in turns]
+    count = Counter(kinds)
+    alike = [place for place, kind in enumerate(kinds) if count[kind] > 1]
+    chats = [turns[place] for place in alike]
+    index, same = _NearIndex(chats, threshold), defaultdict[Turns, list[int]](list)
+    for position, chat in enumerate(chats):
+        index.add(position)
+        same[chat].append(position)
+    found = []
+    for position, chat in enumerate(chats):
+        exact = next((other for other in same[chat][:2] if other != position), None)
+        match = _Match(exact, 1.0, "exact") if exact is not None else index.best_match(position)
+        if match is not None:
+            here, there = prompts[alike[position]], prompts[alike[match.position]]
+            found.append(Near(here.prompt_id, there.prompt_id, match.similarity))
+    return sorted(found, key=lambda near: (-near.similarity, near.prompt_id))
+
+
+def _kind(turns: Turns) -> tuple[str | None, tuple[str, ...]]:
+    """What near-duplicates agree in, and cheap to have: the system turn and all runs of digits."""
+    return _system(turns), tuple(_DIGITS.findall(" ".join(text for role, text in turns if role != "system")))
+
+
 class _Match(NamedTuple):
     position: int
     similarity: float
@@ -115,7 +155,7 @@ def _drop(together: Sequence[Prompt], held_out: int, position: int, match: _Matc
 
 
 class _NearIndex:
-    """Finds the most similar of the prompts that were added, among those with the same system turn and numbers."""
+    """Finds the most similar of the other prompts that were added, among those with the same system turn and numbers."""
 
     def __init__(self, turns: Sequence[Turns], threshold: float) -> None:
         ids: dict[str, int] = {}
@@ -123,7 +163,7 @@ class _NearIndex:
         self._threshold = threshold
         self._groups = [(_system(chat), _numbers(words)) for chat, words in zip(turns, tokens, strict=True)]
         self._shingles = [_shingle([ids.setdefault(word, len(ids) + 1) for word in words]) for words in tokens]
-        counts = Counter(shingle for shingles in self._shingles for shingle in shingles)
+        counts = Counter(chain.from_iterable(self._shingles))
         self._keys = [_rarest(shingles, counts, threshold) for shingles in self._shingles]
         self._places: defaultdict[tuple[object, int], list[int]] = defaultdict(list)
 
@@ -135,6 +175,7 @@ class _NearIndex:
         """The most similar of the added prompts, the first of equals; None if none reaches the threshold."""
         group = self._groups[position]
         near = {other for shingle in self._keys[position] for other in self._places.get((group, shingle), ())}
+        near.discard(position)
         matches = (_Match(other, self._similarity(position, other), "near") for other in sorted(near))
         best = max(matches, key=lambda match: match.similarity, default=None)
         return best if best is not None and best.similarity >= self._threshold else None

@@ -27,6 +27,7 @@ CODE = {
     "judged": 1,
     "refine": 1,
     "select_pairs": 1,
+    "audit_pairs": 1,
     "train_policy": 1,
     "evaluate": 1,
     "decide": 1,
@@ -138,6 +139,22 @@ def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...], reward: str 
     """The ratings, the rule, and the key of the judge whose rewards rank responses, where there is one."""
     rule = config.pairs.model_dump(mode="json") | ({"reward": reward} if reward is not None else {})
     return make_key("select_pairs", judged=[part.digest for part in judged], seed=config.seed, **rule)
+
+
+def audit_pairs_key(
+    config: RunConfig, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...], judge: str, check: str | None
+) -> Key:
+    """The pairs, what they were drawn from, the held-out prompts, the judge with its latest check, and the limits."""
+    return make_key(
+        "audit_pairs",
+        pairs=pairs.digest,
+        judged=[part.digest for part in judged],
+        held_out=corpus.held_out.digest,
+        judge=judge,
+        check=check,
+        limits=config.audit.model_dump(mode="json"),
+        seed=config.seed,
+    )
 
 
 def train_policy_key(config: RunConfig, base: Policy, data_digest: str, **overrides: Any) -> Key:

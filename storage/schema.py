@@ -240,7 +240,7 @@ CREATE TABLE judge_checks (
 CREATE TABLE pair_audits (
     stage_key UUID NOT NULL, pair_set UUID NOT NULL, place INTEGER NOT NULL, measure VARCHAR NOT NULL, value DOUBLE,
     low DOUBLE, high DOUBLE, n BIGINT NOT NULL, bound DOUBLE, passed BOOLEAN NOT NULL, said VARCHAR NOT NULL,
-    PRIMARY KEY (stage_key, measure));
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(), PRIMARY KEY (stage_key, measure));
 CREATE TABLE audit_offences (
     stage_key UUID NOT NULL, measure VARCHAR NOT NULL, place INTEGER NOT NULL, prompt_id UUID NOT NULL,
     chosen_id UUID, rejected_id UUID, said VARCHAR NOT NULL, PRIMARY KEY (stage_key, measure, place));

@@ -50,7 +50,7 @@ def test_a_plan_before_the_run_starts_nothing(model: Path, tmp_path: Path) -> No
     assert said.code == 0, said.err
     assert "0 of " in said.out
     assert "stages finished, 0 rows kept" in said.out
-    for stage in ("ingest", "explore", "refine", "select_pairs", "train_policy", "evaluate", "decide"):
+    for stage in ("ingest", "explore", "refine", "select_pairs", "audit_pairs", "train_policy", "evaluate", "decide"):
         assert stage in said.out
     store = open_store(tmp_path / "home" / "store.duckdb")
     assert set(reading.counts(store).values()) == {0}
@@ -64,7 +64,7 @@ def test_a_plan_after_the_run_finds_all_of_it_finished(wheel: Ran) -> None:
         ),
     )
     assert said.code == 0, said.err
-    assert "20 of 20 stages finished" in said.out
+    assert "22 of 22 stages finished" in said.out
     assert "no tokens to generate" in said.out
 
 

@@ -16,7 +16,10 @@ from tests import builders
 from tests.builders import Ran
 from tests.conftest import PREFECT_FOLDER
 
-STAGES = ["sample_prompts", "explore", "judge", "refine", "judge", "select_pairs", "train_policy", "evaluate", "decide"]
+STAGES = [
+    *("sample_prompts", "explore", "judge", "refine", "judge"),
+    *("select_pairs", "audit_pairs", "train_policy", "evaluate", "decide"),
+]
 UNCACHED = {"load_policy"}
 
 

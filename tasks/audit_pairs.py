@@ -1,0 +1,49 @@
+"""Audit the pairs: measure what could make them teach the wrong thing, and stop before any training where a limit is passed."""
+
+from __future__ import annotations
+
+from rlrf import auditing, judging, stages
+from rlrf.config import RunConfig
+from rlrf.errors import StoppedError
+from rlrf.fingerprints import content_id
+from rlrf.handles import Corpus, Handle, Run
+from storage import audits
+from storage.auditing import audit, check_digest
+from storage.store import Store, open_store
+from tasks.stage import Stage, stage
+
+
+def audit_pairs_key(
+    config: RunConfig, store: Store, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...]
+) -> stages.Key:
+    """Identity of an audit; a new check of the judge makes a new one."""
+    judge_key = judging.key_of(config.judge).key
+    return stages.audit_pairs_key(config, corpus, pairs, judged, judge_key, check_digest(store, judge_key))
+
+
+def _key(run: Run, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...]) -> stages.Key:
+    return audit_pairs_key(run.config, open_store(run.config.store_path), corpus, pairs, judged)
+
+
+@stage("audit_pairs", _key)
+def audit_pairs(stage: Stage, run: Run, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...]) -> Handle:
+    """Every measure of these pairs, said and kept. Raises StoppedError over a limit of `audit`, once they are kept."""
+    measures = audit(
+        stage.store,
+        stage.key,
+        pairs.key,
+        judged=[part.key for part in judged],
+        judge_key=judging.key_of(stage.config.judge).key,
+        held_out=corpus.held_out.key,
+        settings=stage.config.audit,
+        seed=stage.config.seed,
+    )
+    for line in auditing.lines(measures):
+        stage.progress.say(line)
+    over = [one.name for one in measures if not one.passed]
+    if over:
+        rows = {name: audits.offending_rows(stage.store, stage.key, name) for name in over}
+        raise StoppedError(auditing.stop_message(measures, rows))
+    stage.progress.begin(pairs.rows, 0, "pairs")
+    stage.progress.advance(pairs.rows)
+    return stage.handle(pairs.rows, content_id("audit", [[one.name, one.value, one.low, one.high] for one in measures]))
