@@ -16,7 +16,7 @@ from rlrf.handles import Corpus, Handle, Run
 from rlrf.pair_config import Pairs, Rule
 from rlrf.terminal import visible
 from storage import comparing
-from storage.auditing import audit_of
+from storage.audits import audit_of
 from storage.store import open_store
 from tasks.audit_pairs import audit_pairs
 from tasks.explore import explore
@@ -26,7 +26,6 @@ from tasks.judge import judge
 from tasks.record import begin_run, finish_run
 from tasks.sample_prompts import sample_prompts
 from tasks.select_pairs import select_pairs
-
 
 Made = tuple[Handle | None, str]
 """A rule's pairs, None where there are too few, and why a run would stop at them."""
@@ -81,7 +80,7 @@ def compare_rules(config: RunConfig, rules: list[Rule], out: Console) -> None:
     for judge_config in (run.config.judge, *run.config.observers):
         key = judging.key_of(judge_config).key
         out.print(tables.means_table(judge_config.type, comparing.aspect_means(store, feedback.key, key)))
-    out.print(tables.audit_table({rule: audit_of(store, pairs.key) for rule, (pairs, _) in made.items() if pairs}))
+    out.print(tables.audit_table({str(rule): audit_of(store, pairs.key) for rule, (pairs, _) in made.items() if pairs}))
     for rule, (_, why) in made.items():
         if why:
             out.print(f"{rule}: a run would stop here. {visible(why)}", style="yellow", markup=False, soft_wrap=True)

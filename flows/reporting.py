@@ -30,9 +30,9 @@ def write_report(run: Run) -> Path:
     lines += [f"Champion: {champion.name}, weights {champion.policy_id}, in `{champion.folder}`."] if champion else []
     lines += [
         "",
-        f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` or of the table `pair_audits` in",
+        f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` or of the table",
+        f"`pair_audits` in `{run.config.store_path}`.",
     ]
-    lines += [f"`{run.config.store_path}`."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -42,11 +42,11 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return lines + ["| " + " | ".join([name.strip(), *cells]) + " |" for name, cells in result_cells(rows).items()]
 
 
-def _audit(found: Mapping[int, Sequence[Measure]]) -> list[str]:
+def _audit(found: Mapping[str, Sequence[Measure]]) -> list[str]:
     """What the pairs were measured to be before each training: value in every iteration, and the last one's sentence."""
     if not found:
         return []
-    names = [f"iteration {number}" for number in found]
+    names = list(found)
     last = {one.name: one.said for one in [*found.values()][-1]}
     rows = [
         "| " + " | ".join([name, *cells, last.get(name, "").replace("|", "\\|")]) + " |"

@@ -61,28 +61,33 @@ def arm_name(row: dict[str, Any]) -> str:
     return f"iteration {row['iteration']}" if row["arm"] == "policy" else str(row["arm"])
 
 
-def audit_table(audits: Mapping[int, Sequence[Measure]]) -> Table:
-    """What the audits of a run's pairs measured: a row per measure, with its limit, and a column per iteration."""
-    table = Table(title="Audit of the pairs", title_justify="left", box=SIMPLE)
+def audit_table(audits: Mapping[str, Sequence[Measure]]) -> Table:
+    """What audits of pairs measured: a row per measure, a column per pair set (an iteration, a rule), and the limit."""
+    table = Table(title="Audit of the pairs (95 % intervals)", title_justify="left", box=SIMPLE)
     table.add_column("", no_wrap=True)
-    for name in (*(f"iteration {number}" for number in audits), "limit"):
+    for name in (*audits, "limit"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, cells in audit_cells(audits).items():
         table.add_row(*map(_text, [name, *cells]))
     return table
 
 
-def audit_cells(audits: Mapping[int, Sequence[Measure]]) -> dict[str, list[str]]:
-    """Audits as text: from the name of a measure to its value in every iteration, and its limit."""
+def audit_cells(audits: Mapping[str, Sequence[Measure]]) -> dict[str, list[str]]:
+    """Audits as text: from the name of a measure to its value and interval in every pair set, and its limit."""
     found = [{one.name: one for one in measures} for measures in audits.values()]
     names = list(dict.fromkeys(name for measures in found for name in measures))
     return {
         name: [
-            *(auditing.number(name, measures[name].value) if name in measures else "" for measures in found),
+            *(_measured(measures[name]) if name in measures else "" for measures in found),
             next(auditing.limit(measures[name]) for measures in found if name in measures),
         ]
         for name in names
     }
+
+
+def _measured(one: Measure) -> str:
+    within = auditing.interval(one)
+    return auditing.number(one.name, one.value) + (f" ({within})" if within else "")
 
 
 def plan_table(steps: list[Step]) -> Group:

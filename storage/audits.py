@@ -39,11 +39,11 @@ def audit_of(store: Store, pair_set: str) -> list[Measure]:
     return measures_of(store, str(found)) if found else []
 
 
-def audits_of(store: Store, run_id: str) -> dict[int, list[Measure]]:
-    """From every iteration of a run to the measures that its pairs passed with, in order."""
+def audits_of(store: Store, run_id: str) -> dict[str, list[Measure]]:
+    """From the name of every iteration of a run to the measures that its pairs passed with, in order."""
     sql = """SELECT iteration, stage_keys ->> 'audit_pairs' AS stage_key FROM iterations
              WHERE run_id = ? AND arm = 'policy' AND (stage_keys ->> 'audit_pairs') IS NOT NULL ORDER BY iteration"""
-    return {row["iteration"]: measures_of(store, row["stage_key"]) for row in store.query(sql, [run_id])}
+    return {f"iteration {row['iteration']}": measures_of(store, row["stage_key"]) for row in store.query(sql, [run_id])}
 
 
 def measures_of(store: Store, stage_key: str) -> list[Measure]:
@@ -55,7 +55,9 @@ def measures_of(store: Store, stage_key: str) -> list[Measure]:
         offences.setdefault(row["measure"], []).append(one)
     found = store.query("SELECT * FROM pair_audits WHERE stage_key = ? ORDER BY place", [stage_key])
     return [
-        Measure(row["measure"], offences=tuple(offences.get(row["measure"], ())), **{name: row[name] for name in _FIELDS})
+        Measure(
+            row["measure"], offences=tuple(offences.get(row["measure"], ())), **{name: row[name] for name in _FIELDS}
+        )
         for row in found
     ]
 

@@ -74,7 +74,9 @@ def assert_lawful(prompts: Prompts, pairs: Pairs, unpaired: dict[str, str], rule
 
 
 @settings(max_examples=10)
-@given(drawn=drawn_prompts, rule=rules, reward=st.sampled_from([None, REWARD]), seed=st.integers(0, 99), order=st.randoms())
+@given(
+    drawn=drawn_prompts, rule=rules, reward=st.sampled_from([None, REWARD]), seed=st.integers(0, 99), order=st.randoms()
+)
 def test_order_of_rows_and_repetition_change_nothing(
     stores: tuple[Store, Store], drawn: Drawn, rule: Rule, reward: str | None, seed: int, order: random.Random
 ) -> None:
@@ -181,7 +183,5 @@ def test_without_a_reward_nothing_is_best_or_worst(store: Store) -> None:
 def test_held_out_responses_enter_no_pair(tmp_path: Path, store: Store) -> None:
     rows.add_prompts(store.held_out(), [prompt("h")])
     with pytest.raises(StoreError, match="evaluation alone"):
-        select_pairs(
-            store.held_out(), uid("x"), prompts=uid("p"), responses=[], judge_key=JUDGE, rule=PAPER, seed=0
-        )
+        select_pairs(store.held_out(), uid("x"), prompts=uid("p"), responses=[], judge_key=JUDGE, rule=PAPER, seed=0)
     assert store.value("SELECT count(*) FROM pairs") == 0
