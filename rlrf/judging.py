@@ -12,7 +12,12 @@ from rlrf.engine_config import AnyEngine, Endpoint, Scripted
 from rlrf.fingerprints import content_id
 from rlrf.judge_config import JudgeConfig
 from rlrf.judges import math, rubric
+from rlrf.judges.choice import ChoiceJudge
+from rlrf.judges.function import FunctionJudge
+from rlrf.judges.match import MatchJudge
+from rlrf.judges.panel import PanelJudge
 from rlrf.judges.protocol import Judge
+from rlrf.judges.recorded import RecordedJudge
 from rlrf.rubric import load_rubric
 from rlrf.stages import Key, judge_key
 
@@ -21,9 +26,19 @@ OpenEngine = Callable[[AnyEngine, str | Path], Generator]
 
 
 def build_judge(judge: JudgeConfig, open_engine: OpenEngine) -> Judge:
-    """A judge that is ready to judge; its model is opened by the first case. Raises ConfigError for a bad rubric."""
+    """A judge that is ready to judge; its model is opened by the first case. Raises ConfigError for bad settings."""
     if isinstance(judge, judge_config.MathJudge):
         return math.MathJudge(judge.reveal_values)
+    if isinstance(judge, judge_config.ChoiceJudge):
+        return ChoiceJudge(judge.letters)
+    if isinstance(judge, judge_config.MatchJudge):
+        return MatchJudge(judge.rule, judge.pattern, judge.ignore_case, judge.part)
+    if isinstance(judge, judge_config.FunctionJudge):
+        return FunctionJudge(judge.function, judge.aspects, judge.low, judge.high)
+    if isinstance(judge, judge_config.RecordedJudge):
+        return RecordedJudge(judge.path, load_rubric(judge.rubric), judge.prompt, judge.response, judge.reply)
+    if isinstance(judge, judge_config.PanelJudge):
+        return PanelJudge([build_judge(one, open_engine) for one in judge.judges], judge.merge, judge.quorum)
     if isinstance(judge, judge_config.RubricJudge):
         return _rubric_judge(judge, open_engine)
     raise NotImplementedError(judge.type)
