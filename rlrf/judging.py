@@ -16,7 +16,12 @@ from rlrf.errors import ConfigError
 from rlrf.fingerprints import content_id
 from rlrf.judge_config import JudgeConfig
 from rlrf.judges import math, reward, rubric
+from rlrf.judges.choice import ChoiceJudge
+from rlrf.judges.function import FunctionJudge
+from rlrf.judges.match import MatchJudge
+from rlrf.judges.panel import PanelJudge
 from rlrf.judges.protocol import Judge
+from rlrf.judges.recorded import RecordedJudge
 from rlrf.rubric import Rubric, load_rubric
 from rlrf.stages import Key, judge_key, make_key
 
@@ -39,11 +44,19 @@ def build_judge(judge: JudgeConfig, open_engine: OpenEngine, secret: Secret = no
     """
     if isinstance(judge, judge_config.MathJudge):
         return math.MathJudge(judge.reveal_values)
+    if isinstance(judge, judge_config.ChoiceJudge):
+        return ChoiceJudge(judge.letters)
+    if isinstance(judge, judge_config.MatchJudge):
+        return MatchJudge(judge.rule, judge.pattern, judge.ignore_case, judge.part)
+    if isinstance(judge, judge_config.FunctionJudge):
+        return FunctionJudge(judge.function, judge.aspects, judge.low, judge.high)
+    if isinstance(judge, judge_config.RecordedJudge):
+        return RecordedJudge(judge.path, load_rubric(judge.rubric), judge.prompt, judge.response, judge.reply)
+    if isinstance(judge, judge_config.PanelJudge):
+        return PanelJudge([build_judge(one, open_engine, secret) for one in judge.judges], judge.merge, judge.quorum)
     if isinstance(judge, judge_config.RubricJudge):
         return _rubric_judge(judge, open_engine)
-    if isinstance(judge, judge_config.RewardJudge):
-        return reward.RewardJudge(lambda: open_scorer(judge, secret), _reward_identity(judge), judge.max_length)
-    raise NotImplementedError(judge.type)
+    return reward.RewardJudge(lambda: open_scorer(judge, secret), _reward_identity(judge), judge.max_length)
 
 
 def key_of(judge: JudgeConfig) -> Key:

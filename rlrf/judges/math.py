@@ -8,7 +8,7 @@ from typing import Any
 
 from rlrf.judges.answers import MAX_ANSWER, FinalAnswer, final_answer, same_answer
 from rlrf.judges.steps import MAX_QUOTED, Check, check_steps
-from rlrf.records import Case, Judgement, Rating
+from rlrf.records import LEVELS, Case, Judgement, Rating
 
 VERSION = 1
 """Rises with every change that can change a verdict or a critique."""
@@ -36,6 +36,7 @@ class MathJudge:
     def __init__(self, reveal_values: bool = True) -> None:
         self.reveal_values = reveal_values
         self.weights = dict.fromkeys(self.aspects, 1.0)
+        self.scales = dict.fromkeys(self.aspects, LEVELS)
 
     def ingredients(self) -> dict[str, Any]:
         """All that bears on its verdicts, as plain JSON."""

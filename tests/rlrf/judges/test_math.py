@@ -16,6 +16,9 @@ ROOT = Path(__file__).parents[3]
 EXCERPT = ROOT / "tests/data/gsm8k_solutions.jsonl"
 WHOLE = ROOT.parent / "shared/data/gsm8k/model_solutions.jsonl"
 
+ADJUDICATED: dict[str, str] = {}
+"""Solutions (by their last 60 characters) on which judge and authors differ, each with who is right and why: none."""
+
 GOOD = "Step 1: 13 + 28 = 41.\nStep 2: 41 + 1 = 42.\n#### 42"
 
 
@@ -131,7 +134,10 @@ def test_any_text_gets_a_judgement(text: str) -> None:
 
 
 def test_agreement_with_the_gsm8k_authors() -> None:
-    """2,638 solutions of two models with the authors' own verdict; the excerpt where the whole file isn't at hand."""
+    """2,638 solutions of two models with the authors' own verdict; the excerpt where the whole file isn't at hand.
+
+    Every disagreement is listed, and must be adjudicated before this passes.
+    """
     path = WHOLE if WHOLE.exists() else EXCERPT
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     disagreements = [row["solution"][-60:] for row in rows if _right(row) != row["is_correct"]]
@@ -139,8 +145,11 @@ def test_agreement_with_the_gsm8k_authors() -> None:
         mine = [row for row in rows if row["model"] == model]
         right = sum(row["is_correct"] for row in mine)
         print(f"{model}: {len(mine)} solutions, {right} right, {sum(map(_right, mine))} rated right")
-    print(f"{path.name}: {len(disagreements)} disagreements of {len(rows)}: {disagreements}")
-    assert disagreements == []
+    print(f"{path.name}: {len(disagreements)} disagreements of {len(rows)}")
+    for end in disagreements:
+        print(f"  {end!r}: {ADJUDICATED.get(end, 'not adjudicated')}")
+    assert [end for end in disagreements if end not in ADJUDICATED] == []
+    assert len(disagreements) <= 0.005 * len(rows)
 
 
 def _right(row: dict[str, str]) -> bool:
