@@ -122,9 +122,13 @@ def main() -> None:
         fill(path, asked.prompts, asked.each)
         size = path.stat().st_size / 2**30
         rows = asked.prompts * asked.each
-        print(f"{rows:,} responses, {rows * len(ASPECTS):,} ratings, {size:.1f} GiB; {os.cpu_count()} cores, "
-              f"load {os.getloadavg()[0]:.1f}\n")
-        print("| rule | k | seconds | CPU seconds (user) | peak GB | pairs | prompts dropped |\n|---|---|---|---|---|---|---|")
+        print(
+            f"{rows:,} responses, {rows * len(ASPECTS):,} ratings, {size:.1f} GiB; {os.cpu_count()} cores, "
+            f"load {os.getloadavg()[0]:.1f}\n"
+        )
+        print(
+            "| rule | k | seconds | CPU seconds (user) | peak GB | pairs | prompts dropped |\n|---|---|---|---|---|---|---|"
+        )
         for name in asked.rules:
             for k in asked.k:
                 found = measured(path, Pairs(type=name, k=k), asked.reward)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import duckdb
 
@@ -72,8 +73,10 @@ def select_pairs(
     there already is left as it is. Raises StoreError for a store that sees the held-out split.
     """
     if store.scope != "main":
-        raise StoreError(f"pairs of {store.scope!r} responses: evaluation alone may read them; pass the store of 'main'")
-    values = {"pair_set": pair_set, "prompts": prompts, "sets": list(responses), "judge": judge_key}
+        raise StoreError(
+            f"pairs of {store.scope!r} responses: evaluation alone may read them; pass the store of 'main'"
+        )
+    values: dict[str, Any] = {"pair_set": pair_set, "prompts": prompts, "sets": list(responses), "judge": judge_key}
     values |= {"reward": reward_key, "k": rule.k, "seed": f"{seed}:"}
     with store.connect() as connection:
 

@@ -75,9 +75,7 @@ class Plain:
         found = []
         for one in sorted(self.positives, key=self.best):
             below = [other for other in self.others if other.score < one.score]
-            near = sorted(
-                below, key=lambda r: (-r.score, abs(self.length(r) - self.length(one)), r.draw(self.seed))
-            )
+            near = sorted(below, key=lambda r: (-r.score, abs(self.length(r) - self.length(one)), r.draw(self.seed)))
             found += [(one, other) for other in near[:1]]
         return found
 
