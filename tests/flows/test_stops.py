@@ -41,6 +41,10 @@ class TestStops:
         ran = builders.run(builders.write_config(tmp_path, model, "right"))
         stopped(ran, "0 pairs from 10 prompts", "10 without a negative response")
 
+    def test_no_two_scores(self, model: Path, tmp_path: Path) -> None:
+        ran = builders.run(builders.write_config(tmp_path, model, "right", pairs__type="best_worst", refine__m=0))
+        stopped(ran, "0 pairs from 10 prompts", "10 without responses of different scores")
+
     def test_too_few_pairs(self, paired: Ran) -> None:
         stopped(paired, "pairs.min_pairs is 10,000", "Nothing was trained")
         assert paired.store.value("SELECT count(*) FROM pairs") > 0

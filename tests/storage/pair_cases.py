@@ -15,8 +15,8 @@ from rlrf.records import Completion, Judgement, Rating
 from rlrf.scoring import is_positive, score
 from storage import judgements, rows
 from storage.pairing import select_pairs
-from storage.store import Store
-from tests.storage.builders import GEN, JUDGE, RUN, members, prompt, uid
+from storage.store import Store, fetch, insert
+from tests.storage.builders import GEN, JUDGE, RUN, prompt, uid
 
 REWARD = uid("reward")
 WEIGHTS = {"answer": 1.0, "steps": 1.0, "style": 0.5}
@@ -79,9 +79,16 @@ def write(store: Store, tag: str, prompts: Prompts, order: Sequence[str] | None 
     rated = [Judgement(uid(one.name), one.ratings, None if one.levels else "no reply") for one in found]
     judgements.add_judgements(store, JUDGE, rated, WEIGHTS, RUN)
     judgements.add_judgements(store, REWARD, [rewarded(one) for one in found], {"reward": 1.0}, RUN)
-    explored = members(store, f"{tag} explored", [one.name for one in found if not one.parent])
-    refined = members(store, f"{tag} refined", [one.name for one in found if one.parent])
-    return members(store, f"{tag} prompts", prompts), [explored, refined]
+    sets = {
+        "explored": [one.name for one in found if not one.parent],
+        "refined": [one.name for one in found if one.parent],
+        "prompts": list(prompts),
+    }
+    keys = {name: uid(f"{tag} {name}") for name in sets}
+    with store.connect() as connection:
+        belong = [{"set_key": keys[name], "member_id": uid(one)} for name, several in sets.items() for one in several]
+        insert(connection, "members", belong)
+    return keys["prompts"], [keys["explored"], keys["refined"]]
 
 
 def rewarded(one: Answer) -> Judgement:
@@ -106,10 +113,13 @@ def select(
         reward_key=reward,
     )
     pairs: Pairs = {}
-    for row in store.query("SELECT * FROM pairs WHERE pair_set = ? ORDER BY prompt_id, position", [uid(pair_set)]):
+    with store.connect() as connection:
+        sql = "SELECT * FROM pairs WHERE pair_set = ? ORDER BY prompt_id, position"
+        rows_found = fetch(connection, sql, [uid(pair_set)])
+        unpaired = fetch(connection, "SELECT prompt_id, reason FROM unpaired WHERE pair_set = ?", [uid(pair_set)])
+    for row in rows_found:
         assert row["position"] == len(pairs.setdefault(row["prompt_id"], []))
         pairs[row["prompt_id"]].append((row["chosen_id"], row["rejected_id"]))
-    unpaired = store.query("SELECT prompt_id, reason FROM unpaired WHERE pair_set = ?", [uid(pair_set)])
     assert chosen == sum(map(len, pairs.values()))
     assert dropped == Counter(row["reason"] for row in unpaired)
     return pairs, {row["prompt_id"]: row["reason"] for row in unpaired}
@@ -126,7 +136,7 @@ drawn_answer = st.fixed_dictionaries(
         "parent": st.one_of(st.none(), st.integers(0, 2)),
     }
 )
-drawn_prompts = st.lists(st.lists(drawn_answer, max_size=8), min_size=6, max_size=10)
+drawn_prompts = st.lists(st.lists(drawn_answer, max_size=8), min_size=10, max_size=15)
 numbers = count()
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from rlrf.handles import Outcome, Trained
 from rlrf.pair_config import Pairs
+from rlrf.records import UNBOUNDED, Judgement, Rating
 from rlrf.stages import Key
 from storage import ledger, reading
 from storage.pairing import select_pairs
-from storage.rows import add_prompts
+from storage.rows import add_judgements, add_prompts
 from storage.store import Store
 from tests.storage.builders import (
     GEN,
@@ -124,6 +125,17 @@ def test_judged_sets(wheel: Store) -> None:
         "tokens": 100,
     }
     assert (found[uid("refinements")]["top_share"], found[uid("refinements")]["tokens_mean"]) == (0.5, 10.0)
+
+
+def test_top_share_counts_the_top_of_every_aspect_on_any_scale(wheel: Store) -> None:
+    stars, reward = uid("stars"), uid("reward")
+    rated = [Judgement(uid(name), (Rating("answer", rating, scale=(1, 5)),)) for name, rating in (("x", 5), ("y", 4))]
+    add_judgements(wheel, stars, rated, {"answer": 1.0}, RUN)
+    add_judgements(
+        wheel, reward, [Judgement(uid("x"), (Rating("answer", 1.0, scale=UNBOUNDED),))], {"answer": 1.0}, RUN
+    )
+    found = wheel.query("SELECT judge_key, top_share FROM judged_sets WHERE set_key = ?", [uid("responses")])
+    assert {row["judge_key"]: row["top_share"] for row in found} == {JUDGE: 0.0, stars: 0.5, reward: 0.0}
 
 
 def test_the_summary_of_a_run(wheel: Store) -> None:
