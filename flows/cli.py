@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 
 from flows.engine_cli import doctor, engine_app
+from flows.homes import open_home as _store
+from flows.judge_cli import judge_app
 from rlrf.errors import RlrfError, StoppedError
 from rlrf.terminal import visible
 
@@ -30,6 +32,7 @@ out = Console()
 err = Console(stderr=True)
 
 app.add_typer(engine_app, name="engine")
+app.add_typer(judge_app, name="judge")
 app.command()(doctor)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file", metavar="CONFIG")]
@@ -160,13 +163,3 @@ def _explained() -> Iterator[None]:
     except RlrfError as error:
         err.print(f"error: {visible(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-def _store(home: Path):  # type: ignore[no-untyped-def]  # storage is imported late, with the command that needs it
-    from rlrf.errors import StoreError
-    from storage.store import open_store
-
-    path = home / "store.duckdb" if home.is_dir() else home
-    if not path.is_file():
-        raise StoreError(f"no store at {str(path)!r}; give the `home` of a run that was started")
-    return open_store(path)

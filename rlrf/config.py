@@ -209,15 +209,25 @@ def load_config(path: Path | str, changes: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError that lists every wrong key by its dotted path.
     """
+    return parse_config(read_toml(path, changes), str(path))
+
+
+def read_toml(path: Path | str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """A TOML file as plain data, with `changes` applied. Raises ConfigError where it can't be read or changed."""
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config {str(path)!r}: {error.strerror}; give the path of a run's TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not TOML: {error}") from error
+    return changed(data, changes)
+
+
+def changed(data: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """The data itself after `changes`, each `dotted.key=value`. Raises ConfigError for one that can't be applied."""
     for change in changes:
         _apply(data, change)
-    return parse_config(data, str(path))
+    return data
 
 
 def parse_config(data: dict[str, Any], place: str) -> RunConfig:
@@ -225,8 +235,13 @@ def parse_config(data: dict[str, Any], place: str) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise ConfigError(f"config {place!r}:\n  " + "\n  ".join(lines)) from error
+        raise explained(error, place) from error
+
+
+def explained(error: ValidationError, place: str) -> ConfigError:
+    """The error that lists every wrong key of a configuration by its dotted path."""
+    lines = [_explain(problem) for problem in error.errors()]
+    return ConfigError(f"config {place!r}:\n  " + "\n  ".join(lines))
 
 
 def _apply(data: dict[str, Any], change: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from storage.health_views import HEALTH_VIEWS
+
 IDENTITY: dict[str, dict[str, str]] = {
     "prompts": {"prompt_id": "UUID"},
     "responses": {"response_id": "UUID"},
@@ -270,7 +272,7 @@ MIGRATIONS: tuple[str, ...] = (
         "prompts responses failures judgements ratings members pairs unpaired training_metrics dropped_prompts "
         "dropped_responses",
     ),
-    _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE,
+    _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 
