@@ -173,7 +173,7 @@ def load_model(folder: Path, device: str, dtype: str, kind: Any = AutoModelForCa
         )
         model: PreTrainedModel = loaded[0].to(_device(device)).eval()
         loading: dict[str, Any] = loaded[1]
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AssertionError) as error:
         raise BackendError(f"model folder {str(folder)!r}: can't be loaded: {error}") from error
     absent = sorted(loading["missing_keys"]) + sorted(map(str, loading["mismatched_keys"]))
     if absent:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlrf.backends.local import load_model
-from rlrf.backends.model_info import load_tokenizer
+from rlrf.backends.model_info import PROBE_ANSWER, PROBE_CHAT, load_tokenizer
 from rlrf.backends.protocols import Conversation, Reward
 from rlrf.backends.weights import check_weights
 from rlrf.errors import BackendError
@@ -40,13 +40,15 @@ class LocalScorer:
         batch_size: how many conversations are scored together; bounds memory.
 
     Raises:
-        BackendError: the folder or the device can't be used, or the model has not exactly one output.
+        BackendError: the folder or the device can't be used, the model has not exactly one output, or the chat template
+            loses texts.
     """
 
     def __init__(self, model_path: str | Path, *, device: str = "auto", batch_size: int = 32) -> None:
         self._folder, self._batch_size = Path(model_path), batch_size
         check_reward_model(self._folder)
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(self._folder)
+        _check_template(self._folder, self._tokenizer)
         self._special = tuple(token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
         on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
         dtype = "float32" if on_cpu else "auto"
@@ -122,6 +124,20 @@ def check_reward_model(folder: Path) -> None:
             f"reward model {str(folder)!r}: num_labels = {config.num_labels!r}, and a reward is one number; "
             "give a sequence-classification model with num_labels 1"
         )
+
+
+def _check_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """See that the model is shown all turns: without the last one every response would get the same reward."""
+    chat = [*PROBE_CHAT, PROBE_ANSWER]
+    try:
+        text = cast(str, tokenizer.apply_chat_template(chat, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        raise BackendError(
+            f"reward model {str(folder)!r}: its chat template fails on a chat of four turns: {error}; mend it"
+        ) from error
+    lost = [message for message in chat if message["content"] not in text]
+    if lost:
+        raise BackendError(f"reward model {str(folder)!r}: its chat template doesn't show {lost[-1]!r}; mend it")
 
 
 @torch.inference_mode()
