@@ -13,6 +13,7 @@ from rlrf.backends.opening import stop_engine
 from rlrf.config import RunConfig
 from rlrf.errors import StoppedError
 from rlrf.handles import Corpus, Handle, Run
+from rlrf.judge_config import named
 from rlrf.pair_config import Pairs, Rule
 from rlrf.terminal import visible
 from storage import comparing
@@ -79,7 +80,7 @@ def compare_rules(config: RunConfig, rules: list[Rule], out: Console) -> None:
     out.print(tables.lengths_table(comparing.lengths(store, feedback.key)))
     for judge_config in (run.config.judge, *run.config.observers):
         key = judging.key_of(judge_config).key
-        out.print(tables.means_table(judge_config.type, comparing.aspect_means(store, feedback.key, key)))
+        out.print(tables.means_table(named(judge_config), comparing.aspect_means(store, feedback.key, key)))
     out.print(tables.audit_table({str(rule): audit_of(store, pairs.key) for rule, (pairs, _) in made.items() if pairs}))
     for rule, (_, why) in made.items():
         if why:

@@ -195,6 +195,17 @@ class JudgeHealth(Section):
     )
 
 
+def named(judge: JudgeConfig) -> str:
+    """A judge in words, for people."""
+    if isinstance(judge, RubricJudge):
+        return f"rubric {judge.rubric}"
+    if isinstance(judge, RecordedJudge):
+        return f"recorded replies in {judge.path.name}"
+    if isinstance(judge, FunctionJudge):
+        return judge.function.rsplit("/", 1)[-1]
+    return f"{judge.merge} of {len(judge.judges)} judges" if isinstance(judge, PanelJudge) else judge.type
+
+
 def repeats_of(judge: JudgeConfig) -> list[RubricJudge]:
     """The same judges once more, and with the aspects in reverse order; none for judges that can't but agree."""
     parts: tuple[Any, ...] = judge.judges if isinstance(judge, PanelJudge) else (judge,)

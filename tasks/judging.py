@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
-
-from rlrf.judges.panel import merge
 
 from rlrf.errors import StoppedError
 from rlrf.judge_config import JudgeConfig, PanelJudge
+from rlrf.judges.panel import merge
 from rlrf.judges.protocol import Chooser, Judge
 from rlrf.judging import build_judge, chooser_key, described, key_of
-from rlrf.records import Judgement
 from storage import judgements, ledger
 from storage.store import Store
 from tasks.engines import open_engine, read_secret
@@ -110,21 +107,20 @@ def _as_chooser(judge: Any) -> Chooser:
 
 
 def _merge(stage: Stage, store: Store, set_key: str, panel: PanelJudge, total: int, progress: StageProgress) -> None:
-    """One verdict per response from those of the members, wherever there is none yet."""
-    keys = [key_of(member).key for member in panel.judges]
-    key, weights = key_of(panel).key, described(panel).weights
+    """One verdict per response from those of the members, wherever there is none yet.
+
+    Ratings are merged by their places on their scales, from -1 to 1, which is what the store compares.
+    """
+    of, key = described(panel), key_of(panel).key
+    aspects = [described(member).aspects for member in panel.judges]
     missing = judgements.unmerged(store, set_key, key)
     progress.begin(total, total - len(missing), "verdicts")
-    said = judgements.judgements_of(store, set_key, keys)
-    merged = [merge(of, panel.merge, panel.quorum) for one, of in said.items() if one in missing]
-    for batch in _batches(merged):
-        judgements.add_judgements(store, key, batch, weights, stage.run.run_id, over_unrated=True)
+    said = judgements.judgements_of(store, set_key, [key_of(member).key for member in panel.judges])
+    whole = [verdicts for one, verdicts in said.items() if one in missing and len(verdicts) == len(aspects)]
+    for start in range(0, len(whole), MERGED_TOGETHER):
+        batch = [merge(one, panel.merge, panel.quorum, aspects) for one in whole[start : start + MERGED_TOGETHER]]
+        judgements.add_judgements(store, key, batch, of.weights, stage.run.run_id, over_unrated=True)
         progress.advance(len(batch))
-
-
-def _batches(merged: Sequence[Judgement]) -> Iterator[Sequence[Judgement]]:
-    for start in range(0, len(merged), MERGED_TOGETHER):
-        yield merged[start : start + MERGED_TOGETHER]
 
 
 def _say_unread(store: Store, set_key: str, judge_key: str, total: int, progress: StageProgress) -> None:

@@ -121,10 +121,12 @@ def test_six_thousand_real_responses_are_judged_and_paired(prefect_server: str, 
     said = rlrf("pairs", path, *rules())
     assert said.code == 0, said.err
     print(said.out)
-    for model in ("gpt-4-0613", "gpt-3.5-turbo-0301", "Llama-2-7b-chat-hf", "tulu-2-dpo-7b", "vicuna-7b-v1.5"):
-        assert re.search(rf"{re.escape(model)}\s+1,000", said.out)
+    models = ("gpt-4-0613", "gpt-3.5-turbo-0301", "Llama-2-7b-chat-hf", "Mistral-7B-Instruct-v0.1", "tulu-2-dpo-7b")
+    assert all(re.search(rf"{re.escape(model)}\s+1,000", said.out) for model in models)
+    assert re.search(r"vicuna-7b-v1.5\s+999", said.out), "one of its responses is empty"
     store = open_store(tmp_path / "home" / "store.duckdb")
-    assert store.value("SELECT count(*) FROM responses WHERE backend = 'external'") == 6000
-    rated = "SELECT count(*) FROM judgements j JOIN keys k ON k.key = j.judge_key WHERE k.ingredients ->> 'type' = 'recorded'"
-    assert store.value(f"{rated} AND j.reason IS DISTINCT FROM 'not_recorded'") == 500
+    assert store.value("SELECT count(*) FROM responses WHERE backend = 'external'") == 5999
+    assert store.query("SELECT reason FROM dropped_responses") == [{"reason": "empty"}]
+    replies = "SELECT count(DISTINCT raw_reply) FROM judgements j JOIN keys k ON k.key = j.judge_key WHERE k.ingredients ->> 'type' = 'recorded'"
+    assert store.value(f"{replies} AND j.reason IS DISTINCT FROM 'not_recorded'") == 500
     assert store.value("SELECT count(DISTINCT pair_set) FROM pairs") == 3

@@ -65,24 +65,11 @@ def up_and_down(request: Request) -> str | Failure:
 
 
 def choosing(request: Request) -> str:
-    """Names two aspects when it is asked to name some; rates whatever it is asked to rate at the top."""
+    """Names two aspects when it is asked to name some; rates those that it is asked to rate at the top."""
     text = request.messages[-1]["content"]
-    names = ["readability", "completeness"]
-    if "response" in text and re.search(r"response (\d+)", text):
-        asked["rated"] += 1
-        shown = [name for name in ALL if re.search(rf'"?{name}"?:', text)]
-        return json.dumps({name: {"comment": "Fine.", "rating": 1} for name in shown})
-    asked["chosen"] += 1
-    return json.dumps({"aspects": names})
-
-
-ALL = (
-    "logical_correctness",
-    "factuality",
-    "metacognition",
-    "insightfulness",
-    "completeness",
-    "comprehension",
-    "readability",
-    "harmlessness",
-)
+    if not re.search(r"response (\d+)", text):
+        asked["chosen"] += 1
+        return json.dumps({"readability": "It is for people.", "completeness": "It has two parts."})
+    asked["rated"] += 1
+    shown = re.findall(r'"(\w+)": \{"comment"', text)
+    return json.dumps({name: {"comment": "Fine.", "rating": 1} for name in shown})
