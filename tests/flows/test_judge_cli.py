@@ -279,3 +279,12 @@ def test_health_of_what_is_not_there(home: Path, tmp_path: Path) -> None:
         said = rlrf("judge", "health", *arguments)
         assert (said.code, said.out) == (1, "")
         assert part in said.err
+
+
+def test_progress_goes_to_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.judge_check.LINE_SECONDS", -1.0)
+    rows = [row("#### 42"), row("#### 42", True, None)]
+    said = check(write_lines(tmp_path / "rows.jsonl", rows), *MATH, *COLUMNS, "--json")
+    assert found(said)["n"] == 1
+    assert "2 of 2, " in said.err
+    assert "responses/s, 1 unrated, 0 s left" in said.err
