@@ -219,6 +219,8 @@ def test_the_report_is_plain_json(judged: Store) -> None:
         ("repeat", "answer", 2, 1.0),
         ("repeat", "steps", 2, 1.0),
     ]
+    assert {(row["judge_key"], row["other_key"]) for row in found["variants"]} == {(key, again)}  # the plain one first
+    assert len(report(judged, again)["variants"]) == 2
     assert {row["judge_key"] for row in found["judges"]} == {JUDGE, key, again}
     only = report(judged, key[:12])
     assert {row["judge_key"] for row in only["judges"] + only["sets"] + only["checks"]} == {key}
