@@ -44,8 +44,7 @@ def check_judge(
 
     With `home`, every aspect's check is kept there too.
     """
-    logs = home.path.parent / "engines" if home else Path(tempfile.gettempdir()) / "rlrf-engines"
-    with _ready(config, logs) as judge:
+    with _ready(config, home) as judge:
         examples = judge_checking.read_examples(Table(path=str(file)), columns, judge.aspects, aspect, *draw)
         started, spent = time.monotonic(), []
         if isinstance(config, RubricJudge) and config.aspects == "prompt":
@@ -66,10 +65,11 @@ def check_judge(
 
 
 @contextmanager
-def _ready(config: JudgeConfig, logs: Path) -> Iterator[Judge]:
+def _ready(config: JudgeConfig, home: Store | None) -> Iterator[Judge]:
     """A judge whose engine, if it takes one, is opened by its first case and given back at the end."""
 
     def open_engine(engine: AnyEngine, folder: str | Path) -> Generator:
+        logs = home.path.parent / "engines" if home else Path(tempfile.mkdtemp(prefix="rlrf-judge-"))
         return open_generator(engine, folder, Opening(logs, None, _say, _secret))
 
     judge = build_judge(config, open_engine)

@@ -50,7 +50,7 @@ def check(
     columns = Columns(prompt, response, label, reference, tuple(metadata or ()))
     result = check_judge(chosen, file, columns, aspect, Draw(limit, seed), home)
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(result, allow_nan=False))
     else:
         Console().print(check_tables(result))
 
@@ -67,6 +67,6 @@ def health(
 
     found = report(open_home(home), judge)
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(found, allow_nan=False))
     else:
         Console().print(health_tables(found))

@@ -23,7 +23,7 @@ def report(store: Store, prefix: str = "") -> dict[str, Rows]:
         "sets": _of(store, "judge_health", "judge_key, judged DESC, set_key", keys),
         "unrated": _of(store, "judge_unrated", "judge_key, set_key, responses DESC, reason", keys),
         "aspects": _of(store, "judge_aspects", "judge_key, set_key, place, aspect", keys),
-        "variants": [row for key in keys for row in _variants(store, key)],
+        "variants": _variants(store, judges),
         "panels": [row for key in keys for row in _panel(store, key)],
         "drift": _drift(store, keys),
         "critiques": _of(store, "critique_worth", "judge_key, place, aspect, parent_level", keys),
@@ -42,17 +42,25 @@ def _drift(store: Store, keys: list[str]) -> Rows:
     return store.query(sql, {"keys": keys})
 
 
-def _variants(store: Store, judge_key: str) -> Rows:
-    """The agreement of a judge with its variants, each two of them once: from the key that sorts first."""
-    found = health.variants(store, judge_key)
-    kinds = {"repeat": found.repeats, "reverse": found.reversed}
-    return [
-        {"judge_key": judge_key, "other_key": other, "kind": kind, "aspect": one.aspect} | _plain(asdict(one.found))
-        for kind, others in kinds.items()
-        for other in others
-        if judge_key < other
-        for one in health.agreement(store, judge_key, other)
-    ]
+def _variants(store: Store, judges: Rows) -> Rows:
+    """The agreement of judges with their variants, each two of them once, the plain judge first."""
+    plain_first = sorted(judges, key=lambda judge: (judge["repeat"] is not None, judge["reverse"] is not None))
+    rows: Rows = []
+    told: set[frozenset[str]] = set()
+    for key in [judge["judge_key"] for judge in plain_first]:
+        found = health.variants(store, key)
+        for kind, others in (("repeat", found.repeats), ("reverse", found.reversed)):
+            for other in others:
+                if frozenset((key, other)) not in told:
+                    told.add(frozenset((key, other)))
+                    rows += _compared(store, key, other, kind)
+    return rows
+
+
+def _compared(store: Store, judge_key: str, other_key: str, kind: str) -> Rows:
+    names = {"judge_key": judge_key, "other_key": other_key, "kind": kind}
+    found = health.agreement(store, judge_key, other_key)
+    return [names | {"aspect": one.aspect} | _plain(asdict(one.found)) for one in found]
 
 
 def _panel(store: Store, judge_key: str) -> Rows:
