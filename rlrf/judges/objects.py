@@ -39,8 +39,9 @@ def name(key: str) -> str:
     return re.sub(r"[\s_-]+", "_", key.strip().lower())
 
 
-def find_objects(text: str) -> tuple[list[Found], str]:
-    """The outermost objects of a reply, and what stands around them; none where a brace is open around one.
+def find_objects(text: str) -> tuple[list[Found], list[str]]:
+    """The outermost objects of a reply, and what stands before, between and after them; no object where a brace is open
+    around one.
 
     So an object that is quoted inside a broken one is never taken for the reply itself. A reply that is one JSON
     string as a whole is read as what that string says. A key that stands twice makes an object unreadable.
@@ -52,25 +53,24 @@ def find_objects(text: str) -> tuple[list[Found], str]:
     while (brace := text.find("{", at)) >= 0:
         depth -= text.count("}", at, brace)
         if not 0 <= depth <= MAX_OPEN:
-            return [], text
+            return [], [text]
         read = _read(text, brace)
         if read is None:
             depth += 1
             at = brace + 1
             continue
         if depth:
-            return [], text
+            return [], [text]
         value, at = read
         objects.append(Found(value, text[brace:at]))
         around.append(text[past:brace])
         past = at
-    return ([], text) if depth or "}" in text[at:] else (objects, "\n".join([*around, text[past:]]))
+    return ([], [text]) if depth or "}" in text[at:] else (objects, [*around, text[past:]])
 
 
-def keys_in_braces(text: str) -> set[str]:
-    """The keys in what looks like an object and can't be read as one."""
-    brace = text.find("{")
-    return {name(key) for key in _KEY.findall(text, brace)} if brace >= 0 else set()
+def stray_keys(around: str) -> set[str]:
+    """Quoted keys outside of all objects: remains of one that can't be read."""
+    return {name(key) for key in _KEY.findall(around)}
 
 
 def _unwrapped(text: str) -> str:

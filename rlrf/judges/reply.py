@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rlrf.judges.objects import Found, find_objects, keys_in_braces
+from rlrf.judges.objects import Found, find_objects, stray_keys
 from rlrf.records import Rating
 from rlrf.rubric import Rubric
 
@@ -19,9 +19,11 @@ Named = tuple[tuple[str, ...], str | None]
 """The aspects that were named in the rubric's order, and the reason when that can't be told."""
 
 RATING_KEYS = ("rating", "score")
-COMMENT_KEYS = ("comment", "reason", "explanation", "critique", "justification", "feedback")
+COMMENT_KEYS = ("comment", "reason", "explanation", "critique", "justification", "feedback", "rationale", "reasoning")
 
 _WHOLE = re.compile(r"[+-]?\d{1,3}(?:\.0{1,3})?")
+_GOES_ON = re.compile(r"[ \t`]*[,;:a-z'\")\]]")
+"""After an object: the sentence in which it is quoted."""
 _SHARE = re.compile(r"(\d{1,3}) ?(?:/|out of) ?(\d{1,3})")
 
 
@@ -37,7 +39,8 @@ def parse(
     `reason` or `explanation` for `comment`, names in another case, single quotes, commas too many and stray backslashes
     are tolerated. Unrated reasons:
       no_json           no object that names an aspect, or it may be only a part of what was meant: braces that are not
-                        closed around or after it, a broken object beside it, a key twice, more than 100,000 characters
+                        closed around or after it, keys outside of it, a sentence that goes on after it, a key twice
+                        or nearly an aspect's, more than 100,000 characters
       contradiction     several objects that don't agree
       unrated_aspects:  the aspects that are missing, or whose rating isn't a level of the scale ('N/A', 2, true), or how
                         many were named instead of `choose`; the ratings of the others are kept
@@ -72,12 +75,21 @@ def parse_choice(text: str, rubric: Rubric, choose: int, material: str = "") -> 
 
 def _verdicts(text: str, rubric: Rubric, material: str) -> list[dict[str, Any]]:
     """The objects that name an aspect and were not copied out of what was judged."""
-    objects, around = find_objects(text) if len(text) <= MAX_REPLY else ([], "")
-    if not keys_in_braces(around).isdisjoint(rubric.names):
+    objects, around = find_objects(text) if len(text) <= MAX_REPLY else ([], [])
+    if not objects or _GOES_ON.match(around[-1]):
+        return []
+    if not stray_keys("\n".join(around)).isdisjoint((*rubric.names, *RATING_KEYS)):
         return []
     naming = [found for found in objects if not found.value.keys().isdisjoint(rubric.names)]
+    if any(_is_near(key, rubric) for found in naming for key in found.value):
+        return []
     shown = _squeezed(material) if naming else ""
     return [found.value for found in naming if not _is_quoted(found, shown)]
+
+
+def _is_near(key: str, rubric: Rubric) -> bool:
+    """Whether a key that is no aspect holds the name of one: it may have been damaged."""
+    return key not in rubric.names and any(name in key for name in rubric.names)
 
 
 def _is_quoted(found: Found, shown: str) -> bool:
@@ -110,12 +122,15 @@ def _read(found: dict[str, Any], rubric: Rubric, wanted: Sequence[str]) -> Readi
 
 
 def _parts(entry: Any) -> tuple[Any, str]:
-    """What an entry gives as the rating and as the comment; a bare value is a rating. Two ratings are none."""
+    """What an entry gives as the rating and as the comment; a bare value is a rating. Two ratings are none, and so is
+    one beside a key that nobody asked for: two entries may have run together.
+    """
     if not isinstance(entry, dict):
         return entry, ""
-    raw = [entry[key] for key in RATING_KEYS if key in entry]
+    strange = sorted(entry.keys() - {*RATING_KEYS, *COMMENT_KEYS})
+    raw = strange or [entry[key] for key in RATING_KEYS if key in entry]
     comments = [entry[key].strip() for key in COMMENT_KEYS if isinstance(entry.get(key), str)]
-    return (raw[0] if len(raw) == 1 else raw or None), _storable("\n".join(comments))
+    return (raw[0] if len(raw) == 1 and not strange else raw or None), _storable("\n".join(comments))
 
 
 def _storable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,11 @@ SAFE: dict[str, Mutilation] = {
     "contradicted": lambda text, entries, _: f"{text}\nNo, rather:\n{json.dumps(other(entries))}",
     "an earlier object": lambda text, entries, _: f"{json.dumps(other(entries))}\n{text}",
     "quoted inside": lambda text, entries, draw: inserted(text, draw.randrange(len(text)), json.dumps(other(entries))),
-    "quoted in its thoughts, then cut": lambda text, entries, draw: (
-        f"It says {json.dumps(other(entries))}, but\n{text[: draw.randrange(len(text) // 2, len(text))]}"
+    "quoted in a sentence": lambda text, entries, draw: (
+        f"It says {json.dumps(other(entries))}, but\n{text[: draw.randrange(len(text))]}"
+    ),
+    "two entries run together": lambda text, _, draw: re.sub(
+        r'": "\d"\s+},\s+"\w+": {\s+"r', "", text, count=draw.randrange(1, 4)
     ),
     "a key twice": lambda text, _, __: text.replace('"clarity": {', '"clarity": {"score": 1}, "clarity": {'),
     "a second rating": lambda text, _, __: text.replace('"score"', '"rating": "1", "score"'),
