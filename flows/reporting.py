@@ -7,6 +7,7 @@ from typing import Any
 from flows.tables import arm_name, audit_cells, result_cells
 from rlrf.auditing import Measure
 from rlrf.handles import Run
+from rlrf.terminal import visible
 from storage import audits, ledger, reading
 from storage.store import open_store
 
@@ -30,9 +31,9 @@ def write_report(run: Run) -> Path:
     lines += [f"Champion: {champion.name}, weights {champion.policy_id}, in `{champion.folder}`."] if champion else []
     lines += [
         "",
-        f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` or of the table `pair_audits` in",
+        f"Run {run.run_id}. Every number is in the views `iteration_summary` and `evaluation_aspects`, or in the table",
     ]
-    lines += [f"`{run.config.store_path}`."]
+    lines += [f"`pair_audits`, of `{run.config.store_path}`."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -47,7 +48,7 @@ def _audit(found: Mapping[int, Sequence[Measure]]) -> list[str]:
     if not found:
         return []
     names = [f"iteration {number}" for number in found]
-    last = {one.name: one.said for one in [*found.values()][-1]}
+    last = {one.name: visible(" ".join(one.said.split())) for one in [*found.values()][-1]}
     rows = [
         "| " + " | ".join([name, *cells, last.get(name, "").replace("|", "\\|")]) + " |"
         for name, cells in audit_cells(found).items()

@@ -55,7 +55,9 @@ def measures_of(store: Store, stage_key: str) -> list[Measure]:
         offences.setdefault(row["measure"], []).append(one)
     found = store.query("SELECT * FROM pair_audits WHERE stage_key = ? ORDER BY place", [stage_key])
     return [
-        Measure(row["measure"], offences=tuple(offences.get(row["measure"], ())), **{name: row[name] for name in _FIELDS})
+        Measure(
+            row["measure"], offences=tuple(offences.get(row["measure"], ())), **{name: row[name] for name in _FIELDS}
+        )
         for row in found
     ]
 
