@@ -7,6 +7,7 @@ from typing import Any
 from flows.tables import arm_name, audit_cells, result_cells
 from rlrf.auditing import Measure
 from rlrf.handles import Run
+from rlrf.terminal import visible
 from storage import audits, ledger, reading
 from storage.store import open_store
 
@@ -47,7 +48,7 @@ def _audit(found: Mapping[str, Sequence[Measure]]) -> list[str]:
     if not found:
         return []
     names = list(found)
-    last = {one.name: one.said for one in [*found.values()][-1]}
+    last = {one.name: visible(" ".join(one.said.split())) for one in [*found.values()][-1]}
     rows = [
         "| " + " | ".join([name, *cells, last.get(name, "").replace("|", "\\|")]) + " |"
         for name, cells in audit_cells(found).items()

@@ -48,7 +48,7 @@ class PanelJudge:
             "version": VERSION,
             "merge": self.rule,
             "quorum": self.quorum,
-            "members": [member.ingredients() for member in self.members],
+            "judges": [member.ingredients() for member in self.members],
         }
 
     def judge(self, cases: Sequence[Case]) -> Iterator[list[Judgement]]:

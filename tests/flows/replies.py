@@ -77,6 +77,12 @@ def failing(request: Request) -> str | Failure:
     return Failure("", "server_error", "500 internal error") if request.seed % 4 == 0 else mixed(request)
 
 
+def steering(request: Request) -> str:
+    """`mixed`, with wrong answers that are longer and try to steer the terminal."""
+    text = mixed(request)
+    return text if text == right(request) else f"{HOSTILE}\n{text}"
+
+
 def hostile(request: Request) -> str:
     """Text that would harm a careless reader: markup, terminal escapes, HTML, templates, direction marks."""
     return HOSTILE if request.messages[0]["content"] not in _held_out() else right(request)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from storage import ledger, reading
+from storage import audits, ledger, reading
 from tests import builders
 from tests.builders import NEVER, Ran
 from tests.flows import replies
+
+HOSTILE_START = r"[bold]x[/] nul \x00 \x1b[31mred\x1b[0m"
 
 
 def stopped(ran: Ran, *words: str) -> None:
@@ -48,6 +50,31 @@ class TestStops:
     def test_too_few_pairs(self, paired: Ran) -> None:
         stopped(paired, "pairs.min_pairs is 10,000", "Nothing was trained")
         assert paired.store.value("SELECT count(*) FROM pairs") > 0
+
+    def test_pairs_that_dont_keep_a_limit_of_the_audit(self, model: Path, tmp_path: Path) -> None:
+        limits = {"audit__length_ratio": 1.1, "audit__label_noise": 0.2, "prompts__per_iteration": 20}
+        ran = builders.run(builders.write_config(tmp_path, model, "steering", **limits))
+        stopped(
+            ran,
+            "audit.length_ratio is 1/1.1 to 1.1, found 0.",
+            "pairs.type = 'length_controlled'",
+            "nothing was trained",
+        )
+        stopped(ran, "audit.label_noise is at most 20.0%, found -: not measured", "rlrf judge check")
+        rows = [line for line in ran.said.err.splitlines() if ' | chosen "' in line]
+        assert [line.split(".")[0].strip() for line in rows] == [str(at) for at in range(1, 11)]
+        assert all(f'rejected "{HOSTILE_START}' in line and "tokens, rejected" in line for line in rows)
+        assert "\x1b" not in ran.said.err
+        pairs = ran.store.value("SELECT stage_key FROM receipts WHERE stage = 'select_pairs'")
+        kept = {one.name: one for one in audits.audit_of(ran.store, pairs)}
+        assert {name for name, one in kept.items() if not one.passed} == {"length_ratio", "label_noise"}
+        assert len(kept["length_ratio"].offences) == 10
+        assert not ran.store.value("SELECT count(*) FROM receipts WHERE stage = 'audit_pairs'")
+        plan = builders.rlrf("plan", ran.path).out
+        assert "started, not finished" in next(line for line in plan.splitlines() if "audit_pairs" in line)
+        passing = builders.run(builders.write_config(tmp_path, model, "steering", prompts__per_iteration=20))
+        assert passing.said.code == 0, passing.said.err
+        assert passing.made("responses") == 0, "what the stopped run made is taken up"
 
     def test_too_many_failures(self, model: Path, tmp_path: Path) -> None:
         ran = builders.run(builders.write_config(tmp_path, model, "failing"))

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlrf.backends.weights import weights_digest
-from storage import ledger, reading
+from storage import audits, ledger, reading
 from storage.store import Store
 from tests import builders
 from tests.builders import Ran
@@ -146,6 +146,28 @@ def test_the_report_and_its_picture_are_written(wheel: Ran) -> None:
     assert "accuracy.svg" in report
     assert wheel.run_id in report
     assert "<svg" in (wheel.config.home / "accuracy.svg").read_text()
+
+
+def test_the_audit_of_every_iteration_is_kept_and_shown(wheel: Ran) -> None:
+    found = audits.audits_of(wheel.store, wheel.run_id)
+    assert list(found) == [1, 2]
+    report = (wheel.config.home / "report.md").read_text()
+    keys = wheel.store.query("SELECT pair_set FROM iterations WHERE arm = 'policy' ORDER BY iteration")
+    for measures, row in zip(found.values(), keys, strict=True):
+        assert measures == audits.audit_of(wheel.store, row["pair_set"])
+        assert all(one.passed for one in measures)
+        by_name = {one.name: one for one in measures}
+        assert len(by_name) == 11
+        pairs = wheel.store.value("SELECT count(*) FROM pairs WHERE pair_set = ?", [row["pair_set"]])
+        assert by_name["equal_texts"].n == by_name["ties"].n == pairs
+        assert by_name["unrated"].n == 50
+        assert by_name["largest_source"].value == 1
+    first, second = (next(one for one in measures if one.name == "top_yield") for measures in found.values())
+    cells = [f"{one.value:.1%}" for one in (first, second)]
+    assert f"| top_yield | {cells[0]} | {cells[1]} |  | {second.said} |" in report
+    assert "Audit of the pairs" in wheel.said.out
+    assert ["top_yield", *cells] in [line.split() for line in wheel.said.out.splitlines()]
+    assert any(line.split()[:3] == ["audit_pairs", "equal_texts", "0.0%"] for line in wheel.said.err.splitlines())
 
 
 def test_a_second_run_produces_nothing_and_its_tasks_are_cached(wheel: Ran, second: Ran) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlrf.deduplication import deduplicate
+from rlrf.deduplication import deduplicate, near_duplicates
 from rlrf.prompts import parse_messages, prompt_id_of, with_system
 from rlrf.records import Prompt
 
@@ -141,3 +141,24 @@ def test_every_prompt_is_kept_or_dropped_exactly_once(lists: list[list[str]], ot
 def test_a_threshold_that_means_nothing_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"threshold .* is not above 0 and at most 1; 0.9 suits prompts"):
         deduplicate([], threshold=threshold)
+
+
+@settings(max_examples=60)
+@given(drawn=WORD_LISTS, threshold=st.sampled_from([0.3, 0.5, 0.8, 1.0]))
+def test_every_prompt_with_a_near_duplicate_among_the_others_is_found(drawn: list[list[str]], threshold: float) -> None:
+    prompts = [make_prompt(" ".join(words)) for words in drawn]
+    found = near_duplicates(prompts, threshold)
+    similar = {
+        at: max((jaccard(words, other) for place, other in enumerate(drawn) if place != at), default=0.0)
+        for at, words in enumerate(drawn)
+    }
+    wanted = sorted((prompts[at].prompt_id, value) for at, value in similar.items() if value >= threshold)
+    assert sorted((near.prompt_id, near.similarity) for near in found) == wanted
+
+
+def test_both_of_two_near_duplicates_are_found_but_not_one_with_other_numbers() -> None:
+    texts = [LONG, LONG.upper(), LONG.replace("48", "49"), "Something else."]
+    prompts = [make_prompt(text) for text in texts]
+    found = {near.prompt_id: near.other_id for near in near_duplicates(prompts)}
+    one, other = prompts[0].prompt_id, prompts[1].prompt_id
+    assert found == {one: other, other: one}
