@@ -4,6 +4,7 @@ from prefect import flow
 
 from rlrf.handles import Corpus, Outcome, Policy, Run
 from tasks.audit_pairs import audit_pairs
+from tasks.compare import compare
 from tasks.evaluate import evaluate
 from tasks.explore import explore
 from tasks.judge import judge
@@ -21,10 +22,11 @@ def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
     explored = explore(run, corpus, policy, prompts)
     feedback = judge(run, explored)
     refined = refine(run, policy, feedback)
-    verdicts = judge(run, refined)
+    plain = compare(run, policy, refined)
+    verdicts, compared = judge(run, refined), judge(run, plain)
     pairs = select_pairs(run, prompts, (feedback, verdicts))
     audited = audit_pairs(run, corpus, pairs, (feedback, verdicts))
     trained = train_policy(run, policy, pairs, number)
     evaluation = evaluate(exam, corpus, trained.policy)
-    made = (prompts, explored, feedback, refined, verdicts, pairs, audited, trained, evaluation)
+    made = (prompts, explored, feedback, refined, plain, verdicts, compared, pairs, audited, trained, evaluation)
     return Outcome.of(number, policy, evaluation, made)

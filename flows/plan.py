@@ -18,7 +18,7 @@ from storage.store import Store, open_store
 from tasks.audit_pairs import audit_pairs_key
 from tasks.first_policy import configured_policy
 from tasks.judge import judged_key
-from tasks.refine import refinement_key
+from tasks.refine import refine_key
 from tasks.select_pairs import pairs_key
 from tasks.train_policy import control_key
 
@@ -107,11 +107,13 @@ class Planner:
         prompts = yield Step(number, "sample_prompts", asked, key=stages.sample_prompts_key(config, corpus, number))
         explored = yield self.explore(number, corpus, policy, prompts)
         feedback = yield self.judged(number, config, explored)
-        key = stages.refine_key(config, policy, feedback, refinement_key(config, policy))
+        key = refine_key(config, policy, feedback)
         refined = yield Step(
             number, "refine", *self.most(prompts.rows * config.refine.m, config.refine.max_tokens), key=key
         )
+        plain = yield self.compared(number, config, policy, refined)
         verdicts = yield self.judged(number, config, refined)
+        yield self.judged(number, config, plain)
         pairs = yield Step(number, "select_pairs", None, key=pairs_key(config, (feedback, verdicts)))
         key = audit_pairs_key(config, self.store, corpus, pairs, (feedback, verdicts))
         yield Step(number, "audit_pairs", pairs.rows, key=key)
@@ -152,6 +154,12 @@ class Planner:
         """One judging, with what this judge already rated."""
         have = planning.judged(self.store, responses.key, judging.key_of(config.judge).key)
         return Step(number, "judge", responses.rows, have, key=judged_key(config, responses))
+
+    def compared(self, number: int, config: RunConfig, policy: Policy, refined: Handle) -> Step:
+        """The plain responses that refinements are compared with; refined prompts are no more than refinements."""
+        key, settings = stages.compare_key(config, policy, refined), config.refine
+        most = min(settings.compare, refined.rows) * settings.m
+        return Step(number, "compare", *self.most(most, settings.max_tokens), key=key)
 
     def evaluation(self, number: int, policy: Policy) -> Step:
         """One evaluation."""
@@ -201,12 +209,22 @@ class Planner:
         """At most this much, as long as earlier stages haven't run."""
         config, prompts = self.config, self.config.prompts.per_iteration
         n, m, k = config.explore.n, config.refine.m, config.pairs.k
-        each = {"sample_prompts": 1, "explore": n, "judge": n, "refine": m, "judge again": m, "select_pairs": k}
-        limits = {"explore": config.explore.max_tokens, "refine": config.refine.max_tokens}
+        asked = prompts or 0
+        plain = min(config.refine.compare, asked) * m
+        most = {
+            "sample_prompts": asked,
+            "explore": asked * n,
+            "judge": asked * n,
+            "refine": asked * m,
+            "compare": plain,
+        }
+        most |= {"judge again": asked * m, "judge again again": plain, "select_pairs": asked * k}
+        limits = {"explore": config.explore.max_tokens}
+        limits |= dict.fromkeys(["refine", "compare"], config.refine.max_tokens)
         steps = []
-        for name in [*each, "audit_pairs", "train_policy", "evaluate", "decide"]:
+        for name in [*most, "audit_pairs", "train_policy", "evaluate", "decide"]:
             rows, tokens = None, 0
-            if prompts and each.get(name):
-                rows, _, tokens = self.most(prompts * each[name], limits.get(name, 0))
+            if prompts and name in most:
+                rows, _, tokens = self.most(most[name], limits.get(name, 0))
             steps.append(Step(number, name.split()[0], rows, 0, tokens, AT_MOST))
         return steps

@@ -9,6 +9,7 @@ from rlrf.config import RunConfig
 from rlrf.engine_config import Endpoint
 from rlrf.errors import ConfigError
 from rlrf.handles import Corpus
+from rlrf.identities import teacher_policy
 from rlrf.ingesting import source_digests
 from rlrf.judge_config import JudgeConfig, engines_of, with_engines
 from storage.store import open_store
@@ -27,6 +28,8 @@ def preflight(config: RunConfig) -> RunConfig:
     if config.policy.model is not None:
         _check_model(config, config.policy.model)
     _check_judges(config)
+    if config.refine.teacher is not None:
+        teacher_policy(config.refine.teacher)
     return _with_engines(config)
 
 

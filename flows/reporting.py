@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.tables import arm_name, audit_cells, result_cells
+from flows.tables import arm_name, audit_cells, reflection_cells, result_cells
 from rlrf.auditing import Measure
 from rlrf.handles import Run
 from rlrf.terminal import visible
-from storage import audits, ledger, reading
+from storage import audits, ledger, reading, reflecting
 from storage.store import open_store
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.md` and `accuracy.svg` into the run's home; returns the report's path."""
+    """Write `report.md` with its pictures into the run's home; returns the report's path."""
     store = open_store(run.config.store_path)
     rows = reading.results(store, run.run_id)
     _draw_accuracy(rows, run.config.home / "accuracy.svg")
@@ -24,23 +24,44 @@ def write_report(run: Run) -> Path:
         "",
         "![Held-out accuracy with 95 % intervals](accuracy.svg)",
         "",
-        *_table(rows),
+        *_table(list(map(arm_name, rows)), result_cells(rows)),
         "",
+        *_reflection(reflecting.reflection(store, run.run_id), run.config.home / "lifts.svg"),
         *_audit(audits.audits_of(store, run.run_id)),
     ]
     lines += [f"Champion: {champion.name}, weights {champion.policy_id}, in `{champion.folder}`."] if champion else []
     lines += [
         "",
-        f"Run {run.run_id}. Every number is a row of the views `iteration_summary` and `evaluation_aspects` or of the table",
-        f"`pair_audits` in `{run.config.store_path}`.",
+        f"Run {run.run_id}. Every number comes from the views `iteration_summary`, `reflection_lifts`, `reflection_aspects` and",
+        "`reflection_against_plain` or the tables `evaluation_aspects` and `pair_audits` in",
+        f"`{run.config.store_path}`.",
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["| | " + " | ".join(map(arm_name, rows)) + " |", "|---" * (len(rows) + 1) + "|"]
-    return lines + ["| " + " | ".join([name.strip(), *cells]) + " |" for name, cells in result_cells(rows).items()]
+def _table(columns: list[str], cells: dict[str, list[str]]) -> list[str]:
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return lines + ["| " + " | ".join([name.strip(), *values]) + " |" for name, values in cells.items()]
+
+
+def _reflection(rows: list[dict[str, Any]], picture: Path) -> list[str]:
+    """The section about reflection; none where nothing was refined."""
+    if not rows:
+        return []
+    _draw_lifts(rows, picture)
+    return [
+        "## What reflection was worth",
+        "",
+        f"![Mean lift of refinements with 95 % intervals]({picture.name})",
+        "",
+        "Lift: a refinement's score less that of the response that it rewrote. Each prompt counts once, by its mean; unrated",
+        "responses are counted and in no mean. Plain responses: as many as refinements, from the policy itself, to the same",
+        "prompts; differences are refinements less plain responses.",
+        "",
+        *_table([f"iteration {row['iteration']}" for row in rows], reflection_cells(rows)),
+        "",
+    ]
 
 
 def _audit(found: Mapping[str, Sequence[Measure]]) -> list[str]:
@@ -83,3 +104,37 @@ def _draw_accuracy(rows: list[dict[str, Any]], path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _draw_lifts(rows: list[dict[str, Any]], path: Path) -> None:
+    """Mean lifts with intervals: against the parents by aspect, then against plain responses; a colour per iteration."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    lines = [_lift_lines(row) for row in rows]
+    names = list(dict.fromkeys(name for one in lines for name in one))
+    figure, axes = pyplot.subplots(figsize=(6, 1.2 + 0.4 * len(names)), layout="constrained")
+    for number, (row, one) in enumerate(zip(rows, lines, strict=True)):
+        places = [names.index(name) + 0.6 * (number + 0.5) / len(rows) - 0.3 for name in one]
+        means = [found["mean"] for found in one.values()]
+        below = [found["mean"] - found["low"] for found in one.values()]
+        above = [found["high"] - found["mean"] for found in one.values()]
+        said = f"iteration {row['iteration']}"
+        axes.errorbar(means, places, xerr=[below, above], fmt="o", capsize=3, label=said)
+    axes.axvline(0, color="gray", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("lift of refinements")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _lift_lines(row: dict[str, Any]) -> dict[str, dict[str, float]]:
+    lines = {str(lift["aspect"]): lift for lift in row["lifts"]}
+    if row["plain"] and row["plain"]["prompts"]:
+        lines |= {"mean score against plain": row["plain"]["score"], "best score against plain": row["plain"]["best"]}
+    return lines

@@ -17,7 +17,7 @@ from rlrf.backends.opening import described
 from rlrf.config import RunConfig, load_config
 from rlrf.engine_config import Auto, Endpoint, Vllm
 from rlrf.handles import Run
-from storage import audits, ledger, reading
+from storage import audits, ledger, reading, reflecting
 from storage.store import open_store
 
 
@@ -36,6 +36,9 @@ def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -
     flywheel(config, run_id)
     report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
     out.print(tables.results_table(reading.results(store, run_id)))
+    reflected = reflecting.reflection(store, run_id)
+    if reflected:
+        out.print(tables.reflection_table(reflected))
     out.print(tables.audit_table(audits.audits_of(store, run_id)))
     done, champion = reading.produced(store, run_id), ledger.champion(store)
     made = [f"{done['responses']:,} responses ({done['tokens']:,} tokens)", f"{done['judgements']:,} judgements"]

@@ -56,6 +56,49 @@ def _mean(aspect: dict[str, Any]) -> str:
     return f"{aspect['mean']:+.2f} ± {(aspect['high'] - aspect['low']) / 2:.2f}"
 
 
+def reflection_table(rows: list[dict[str, Any]]) -> Table:
+    """One column per iteration: refinements against their own parents, and against as many plain responses."""
+    table = Table(title="What reflection was worth (95 % intervals over prompts)", title_justify="left", box=SIMPLE)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        table.add_column(_text(f"iteration {row['iteration']}"), justify="right", no_wrap=True)
+    for name, cells in reflection_cells(rows).items():
+        table.add_row(*map(_text, [name, *cells]))
+    return table
+
+
+def reflection_cells(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What reflection was worth as text: from the name of a measure to its value in every iteration."""
+    lifts = [{lift["aspect"]: lift for lift in row["lifts"]} for row in rows]
+    names = list(dict.fromkeys(name for one in lifts for name in one))
+    cells = {"refinements": [f"{row['refinements']:,} of {row['prompts']:,} prompts" for row in rows]}
+    cells["  unrated, counted nowhere else"] = [_count(row["unrated"]) for row in rows]
+    for name in names:
+        there = [one.get(name) for one in lifts]
+        cells[f"{name}: win / tie / loss"] = [_outcomes(lift) for lift in there]
+        cells["  lift" if len(names) == 1 else f"  {name} lift"] = [_mean(lift) if lift else "" for lift in there]
+    cells["broke a fully successful parent"] = [_of(row["positives_broken"], row["parents_positive"]) for row in rows]
+    cells["broke an aspect at the top"] = [_of(row["tops_broken"], row["parents_top"]) for row in rows]
+    plain = [row["plain"] for row in rows]
+    if any(plain):
+        cells["against plain responses: prompts"] = [_count(one["prompts"]) if one else "" for one in plain]
+        cells["  left out, nothing rated on one side"] = [
+            _count(one["prompts_left_out"]) if one else "" for one in plain
+        ]
+        cells["  plain responses unrated"] = [_count(one["plain_unrated"]) if one else "" for one in plain]
+        for name, said in (("score", "mean score"), ("positive", "share positive"), ("best", "best score")):
+            cells[f"  {said}"] = [_mean(one[name]) if one and one["prompts"] else "" for one in plain]
+    return cells
+
+
+def _outcomes(lift: dict[str, Any] | None) -> str:
+    return f"{lift['win']:,} / {lift['tie']:,} / {lift['loss']:,}" if lift else ""
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} ({part / whole:.1%})" if whole else ""
+
+
 def arm_name(row: dict[str, Any]) -> str:
     """How a row of results is called: base, iteration 1, control."""
     return f"iteration {row['iteration']}" if row["arm"] == "policy" else str(row["arm"])

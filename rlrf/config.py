@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -18,7 +18,7 @@ from rlrf.errors import ConfigError
 from rlrf.external import ExternalSource
 from rlrf.judge_config import AnyJudge, JudgeHealth, MathJudge, PanelJudge, RewardJudge, Sampled
 from rlrf.pair_config import Audit, Pairs
-from rlrf.sections import Section, Share
+from rlrf.sections import Off, Section, Share
 from rlrf.sources import Source
 from rlrf.train_config import Train
 
@@ -90,14 +90,11 @@ class Teacher(Section):
 class Budget(Section):
     """Where refinements are worth their tokens. Both rules off: everywhere, as in the paper."""
 
-    solved: Share | None = Field(
-        1.0, description="Prompts with at least this share of responses at the top get none; unset: they get theirs"
+    solved: Annotated[Share | None, Off] = Field(
+        1.0, description='Prompts with at least this share of responses at the top get none; "off": they get theirs'
     )
-    hopeless: float | None = Field(
-        -1.0,
-        ge=-1,
-        le=1,
-        description="Prompts whose best score is no higher than this get none; unset: they get theirs",
+    hopeless: Annotated[Annotated[float, Field(ge=-1, le=1)] | None, Off] = Field(
+        -1.0, description='Prompts whose best score is no higher than this get none; "off": they get theirs'
     )
 
 

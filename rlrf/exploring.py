@@ -22,8 +22,11 @@ class Planned:
     messages: tuple[Message, ...]
 
 
-def plan_responses(gen_key: str, prompts: Iterable[Prompt], n: int) -> list[Planned]:
-    """n responses per prompt. Raising n keeps the first n: an id depends on the position, not on n."""
+def plan_responses(gen_key: str, prompts: Iterable[Prompt], n: int, first: int = 0) -> list[Planned]:
+    """n responses per prompt, at positions from `first` on.
+
+    Raising n keeps the first n: an id depends on the position, not on n.
+    """
     return [
         Planned(
             response_id=content_id("response", [gen_key, prompt.prompt_id, position]),
@@ -34,7 +37,7 @@ def plan_responses(gen_key: str, prompts: Iterable[Prompt], n: int) -> list[Plan
             messages=prompt.messages,
         )
         for prompt in prompts
-        for position in range(n)
+        for position in range(first, first + n)
     ]
 
 
@@ -44,19 +47,25 @@ def plan_refinements(
     parent_id: str,
     messages: Sequence[Message],
     draft: str,
-    ratings: Sequence[Rating],
+    feedbacks: Sequence[Sequence[Rating]],
     m: int,
 ) -> list[Planned]:
-    """m refinements of one promising response. The feedback is part of their ids: other feedback, other refinements."""
-    chat, feedback = refine_messages(messages, draft, ratings), content_id("feedback", render_feedback(ratings))
+    """m refinements of one promising response, shared out over its feedbacks in turn.
+
+    The feedback is part of their ids: other feedback, other refinements. Raises ValueError without any feedback.
+    """
+    if not feedbacks:
+        raise ValueError(f"response {parent_id!r} has no feedback to be refined from")
+    chats = [refine_messages(messages, draft, ratings) for ratings in feedbacks]
+    said = [content_id("feedback", render_feedback(ratings)) for ratings in feedbacks]
     return [
         Planned(
-            response_id=content_id("refinement", [gen_key, prompt_id, parent_id, feedback, position]),
+            response_id=content_id("refinement", [gen_key, prompt_id, parent_id, said[position % len(said)], position]),
             prompt_id=prompt_id,
             parent_id=parent_id,
             position=position,
             seed=response_seed(gen_key, prompt_id, parent_id, position),
-            messages=chat,
+            messages=chats[position % len(chats)],
         )
         for position in range(m)
     ]

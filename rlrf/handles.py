@@ -143,8 +143,12 @@ class Outcome(Record):
         cls, iteration: int, base: Policy | None, evaluation: Evaluation, made: Sequence[Handle | Trained | Evaluation]
     ) -> Outcome:
         """An outcome from everything that its stages returned, in order."""
-        names = [_stage_name(one) for one in made]
-        keys = {names[i] if names[i] not in names[:i] else f"{names[i]} again": one.key for i, one in enumerate(made)}
+        keys: dict[str, str] = {}
+        for one in made:
+            name = _stage_name(one)
+            while name in keys:
+                name += " again"
+            keys[name] = one.key
         steps = sum(one.steps for one in made if isinstance(one, Trained))
         return cls(iteration=iteration, base=base, evaluation=evaluation, steps=steps, stages=keys)
 

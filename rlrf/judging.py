@@ -10,10 +10,11 @@ from typing import Any
 from rlrf import judge_config
 from rlrf.backends.opening import open_scorer
 from rlrf.backends.protocols import Generator
-from rlrf.backends.weights import resolve_model, weights_digest
-from rlrf.engine_config import AnyEngine, Endpoint, Scripted
+from rlrf.backends.weights import resolve_model
+from rlrf.engine_config import AnyEngine, Auto, Endpoint
 from rlrf.errors import ConfigError
 from rlrf.fingerprints import content_id
+from rlrf.identities import model_identity
 from rlrf.judge_config import JudgeConfig
 from rlrf.judges import math, reward, rubric
 from rlrf.judges.choice import ChoiceJudge
@@ -111,21 +112,10 @@ def _check_aspects(manner: rubric.Manner, found: Rubric) -> None:
 
 def _model_identity(judge: judge_config.RubricJudge) -> str:
     """Weights where we hold them; else what the user calls the thing that answers."""
-    if isinstance(judge.engine, Endpoint):
-        return _endpoint_identity(judge.engine)
-    if isinstance(judge.engine, Scripted) and judge.model is None and judge.policy is None:
-        return content_id("scripted", judge.engine.reply)
-    if judge.model is None:
+    if judge.policy is not None and judge.model is None and not isinstance(judge.engine, Endpoint):
         return content_id("policy as judge", judge.policy)  # of a description only: a run settles it first
-    return weights_digest(resolve_model(judge.model))
+    return model_identity(judge.engine, judge.model)
 
 
 def _reward_identity(judge: judge_config.RewardJudge) -> str:
-    if judge.endpoint is not None:
-        return _endpoint_identity(judge.endpoint)
-    assert judge.model is not None, "the configuration was validated"
-    return weights_digest(resolve_model(judge.model))
-
-
-def _endpoint_identity(endpoint: Endpoint) -> str:
-    return content_id("endpoint", [endpoint.base_url, endpoint.model])
+    return model_identity(judge.endpoint or Auto(), judge.model)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 from rlrf.records import Message, Rating
+from rlrf.redaction import without_answers
 
 REFINE_TEMPLATE = files("rlrf").joinpath("templates/refine.txt").read_text(encoding="utf-8")
 
@@ -22,6 +24,11 @@ def refine_messages(messages: Sequence[Message], draft: str, ratings: Sequence[R
     """
     turn = REFINE_TEMPLATE.strip("\n").replace("{feedback}", render_feedback(ratings))
     return (*messages, {"role": "assistant", "content": draft}, {"role": "user", "content": turn})
+
+
+def hide_answers(ratings: Sequence[Rating], reference: str | None) -> tuple[Rating, ...]:
+    """The same ratings, their critiques without the reference's answer and without what they copy from it."""
+    return tuple(replace(rating, critique=without_answers(rating.critique, reference)) for rating in ratings)
 
 
 def _level(level: float) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+Off = BeforeValidator(lambda value: None if value == "off" else value)
+"""For a rule that has a default: TOML has no null, so "off" unsets it."""
 
 
 class Section(BaseModel):

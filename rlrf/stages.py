@@ -25,7 +25,8 @@ CODE = {
     "judge": 1,
     "aspects": 1,
     "judged": 1,
-    "refine": 1,
+    "refine": 2,
+    "compare": 1,
     "select_pairs": 1,
     "audit_pairs": 1,
     "train_policy": 1,
@@ -59,11 +60,13 @@ def engine_key(settings: dict[str, Any]) -> Key:
     return make_key("engine", **settings)
 
 
-def refinement_key(config: RunConfig, policy: Policy, judge_key: str, template_digest: str) -> Key:
-    """Identity of refinements apart from parent and position: also the feedback's judge and the template."""
+def refinement_key(config: RunConfig, reviser: Policy, judge_key: str, template_digest: str) -> Key:
+    """Identity of refinements apart from parent and position: who rewrites, the feedback's judge, the template, and whether
+    answers are hidden. Whose feedback it is of a panel's is in their ids, through its text."""
     return make_key(
         "refinement",
-        weights=policy.policy_id,
+        **({"hide_answers": True} if config.refine.hide_answers else {}),
+        weights=reviser.policy_id,
         sampling=_sampling(config.refine),
         seed=config.seed,
         feedback=judge_key,
@@ -124,14 +127,38 @@ def judged_key(judge: str, responses: Handle, beside: Sequence[str] = (), sample
     return make_key("judged", judge=judge, responses=responses.digest, **further)
 
 
-def refine_key(config: RunConfig, policy: Policy, feedback: Handle, refinements: Key) -> Key:
-    """The judged responses, which of them are promising, m, and how they are rewritten."""
+def refine_key(config: RunConfig, feedback: Handle, refinements: Key, reward: str | None = None) -> Key:
+    """The judged responses, which of them are promising and worth it, m, whose feedback, and how they are rewritten.
+
+    `reward`: the reward judge's key where it picks. Hidden answers are the references': the feedback's key covers them.
+    """
+    settings = config.refine
     return make_key(
         "refine",
         feedback=feedback.digest,
-        refinements=refinements.key if config.refine.m else None,
-        m=config.refine.m,
-        promising=config.refine.promising,
+        references=feedback.key if settings.hide_answers else None,
+        refinements=refinements.key if settings.m else None,
+        m=settings.m,
+        promising=settings.promising,
+        reward=reward if settings.promising == "reward" else None,
+        each=settings.feedback,
+        budget=settings.budget.model_dump(mode="json"),
+    )
+
+
+def compare_key(config: RunConfig, policy: Policy, refined: Handle) -> Key:
+    """Which prompts were refined, how many of them are asked again, and how; nothing where none is."""
+    settings = config.refine
+    if not settings.compare or not settings.m:
+        return make_key("compare", compare=0)
+    return make_key(
+        "compare",
+        refined=refined.digest,
+        responses=response_key(config, policy, settings).key,
+        n=config.explore.n,
+        m=settings.m,
+        compare=settings.compare,
+        seed=config.seed,
     )
 
 

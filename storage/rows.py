@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from rlrf.errors import StoreError
-from rlrf.records import Completion, Failure, Prompt, Rating
+from rlrf.records import Completion, Failure, Prompt
 from storage.store import Store, fetch, insert
 
 
@@ -98,33 +98,6 @@ def existing(store: Store, response_ids: Sequence[str]) -> set[str]:
         }
         connection.execute("DROP TABLE asked")
         return found
-
-
-def promising(store: Store, set_key: str, judge_key: str, pick: str, seed: int) -> list[dict[str, Any]]:
-    """Per prompt, the response to refine: the rated, complete one with the highest score, ties broken by seed.
-
-    `pick` "best_imperfect" passes over responses at the top on every aspect. Rows: prompt_id, messages, response_id,
-    text, ratings.
-    """
-    sql = """WITH ranked AS (
-               SELECT r.response_id, r.prompt_id, r.text, row_number() OVER (PARTITION BY r.prompt_id
-                      ORDER BY j.score DESC, md5($seed || r.response_id::VARCHAR), r.response_id) AS place
-               FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id)
-               WHERE m.set_key = $set AND j.judge_key = $judge AND j.reason IS NULL AND r.finish_reason = 'stop'
-                 AND ($pick = 'best' OR NOT j.positive)),
-             feedback AS (
-               SELECT t.response_id,
-                      list({'aspect': t.aspect, 'rating': t.level, 'critique': t.critique} ORDER BY t.place) AS ratings
-               FROM ratings t JOIN ranked USING (response_id)
-               WHERE t.judge_key = $judge AND ranked.place = 1 GROUP BY t.response_id)
-             SELECT prompt_id, messages, ranked.response_id, text, ratings
-             FROM ranked JOIN feedback USING (response_id) JOIN prompts USING (prompt_id)
-             WHERE ranked.place = 1 ORDER BY ranked.response_id"""
-    rows = store.query(sql, {"set": set_key, "judge": judge_key, "pick": pick, "seed": f"{seed}:"})
-    for row in rows:
-        row["messages"] = tuple(json.loads(row["messages"]))
-        row["ratings"] = tuple(Rating(**rating) for rating in row["ratings"])
-    return rows
 
 
 def read_prompt(row: dict[str, Any]) -> Prompt:

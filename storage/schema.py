@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from storage.health_views import HEALTH_VIEWS
+from storage.reflection_views import REFLECTION
 
 IDENTITY: dict[str, dict[str, str]] = {
     "prompts": {"prompt_id": "UUID"},
@@ -272,7 +273,7 @@ MIGRATIONS: tuple[str, ...] = (
         "prompts responses failures judgements ratings members pairs unpaired training_metrics dropped_prompts "
         "dropped_responses",
     ),
-    _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS,
+    _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

@@ -13,12 +13,12 @@ from rlrf.handles import Policy
 from tasks.stage import Stage
 
 
-def open_policy(stage: Stage, policy: Policy) -> Generator:
-    """A generator that answers as this policy.
+def open_policy(stage: Stage, policy: Policy, engine: AnyEngine | None = None) -> Generator:
+    """A generator that answers as this policy; `engine` is the policy's own, the run's when left out.
 
     Endpoints elsewhere hold the starting policy alone: one that was trained here is served here, by `engine.local`.
     """
-    engine = stage.config.engine
+    engine = engine or stage.config.engine
     if isinstance(engine, Endpoint) and policy.served_as is None:
         engine = engine.local
     return open_engine(stage, engine, policy.folder)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 
+from rlrf.backends.protocols import Generator
+from rlrf.engine_config import AnyEngine
 from rlrf.errors import BackendError, StoppedError
 from rlrf.exploring import Planned
 from rlrf.handles import Policy
@@ -17,9 +20,15 @@ from tasks.stage import Stage
 
 
 def produce(
-    stage: Stage, store: Store, policy: Policy, key: Key, sampling: Sampling, plan: Sequence[Planned]
+    stage: Stage,
+    store: Store,
+    policy: Policy,
+    key: Key,
+    sampling: Sampling,
+    plan: Sequence[Planned],
+    engine: AnyEngine | None = None,
 ) -> list[str]:
-    """Bring every planned response into the store; returns the ids that are there.
+    """Bring every planned response into the store; returns the ids that are there. `engine`: the run's when left out.
 
     Only missing rows are asked for; each batch is one transaction, so a kill costs what is under way. Raises
     StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
@@ -28,7 +37,10 @@ def produce(
     have = rows.existing(store, [one.response_id for one in plan])
     missing = {one.response_id: one for one in plan if one.response_id not in have}
     stage.progress.begin(len(plan), len(have), "responses")
-    made = _generate(stage, store, policy, key, sampling, missing) if missing else set()
+    made: set[str] = set()
+    if missing:
+        with closing(open_policy(stage, policy, engine)) as generator:
+            made = _generate(stage, store, generator, policy, key, sampling, missing)
     if len(made) + stage.progress.failed != len(missing):
         raise BackendError(
             f"{stage.name}: {len(missing):,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
@@ -39,10 +51,15 @@ def produce(
 
 
 def _generate(
-    stage: Stage, store: Store, policy: Policy, key: Key, sampling: Sampling, missing: dict[str, Planned]
+    stage: Stage,
+    store: Store,
+    generator: Generator,
+    policy: Policy,
+    key: Key,
+    sampling: Sampling,
+    missing: dict[str, Planned],
 ) -> set[str]:
     made: set[str] = set()
-    generator = open_policy(stage, policy)
     common = {
         "gen_key": key.key,
         "policy_id": policy.policy_id,
@@ -60,18 +77,15 @@ def _generate(
         for one in missing.values()
     }
     requests = [Request(one.response_id, one.messages, one.seed) for one in missing.values()]
-    try:
-        for batch in generator.generate(requests, sampling):
-            if engine is None or engine != engine_key(generator.settings):  # an engine may fall back to other means
-                engine = engine_key(generator.settings)
-                ledger.record_keys(store, engine)
-            rows.add_results(store, batch, planned, common | {"metadata": json.dumps({"engine": engine.key})})
-            done = [result for result in batch if isinstance(result, Completion)]
-            made.update(result.request_id for result in done)
-            tokens = sum(result.completion_tokens for result in done)
-            stage.progress.advance(len(done), len(batch) - len(done), tokens)
-    finally:
-        generator.close()
+    for batch in generator.generate(requests, sampling):
+        if engine is None or engine != engine_key(generator.settings):  # an engine may fall back to other means
+            engine = engine_key(generator.settings)
+            ledger.record_keys(store, engine)
+        rows.add_results(store, batch, planned, common | {"metadata": json.dumps({"engine": engine.key})})
+        done = [result for result in batch if isinstance(result, Completion)]
+        made.update(result.request_id for result in done)
+        tokens = sum(result.completion_tokens for result in done)
+        stage.progress.advance(len(done), len(batch) - len(done), tokens)
     return made
 
 

@@ -58,7 +58,7 @@ def values(folder: Path, model: Path, reply: str = "mixed", **changes: Any) -> d
         },
         "engine": {"type": "scripted", "reply": f"tests.flows.replies:{reply}", "batch_size": 8},
         "explore": {"n": 3, "max_tokens": 64},
-        "refine": {"m": 2, "max_tokens": 64},
+        "refine": {"m": 2, "max_tokens": 64, "budget": {"solved": "off", "hopeless": "off"}},
         "pairs": {"min_pairs": 4, "k": 2},
         "evaluate": {"max_tokens": 64},
         "train": {"learning_rate": 1e-4, "batch_size": 1, "max_length": 256},

@@ -21,9 +21,9 @@ def test_raising_n_keeps_the_first_n_with_their_seeds(fewer: int, more: int) -> 
 
 def test_other_feedback_makes_other_refinements_with_the_same_seeds() -> None:
     ratings = [(Rating("answer", -1, "Wrong."),), (Rating("answer", -1, "The 41 is wrong."),)]
-    plans = [plan_refinements(KEY, PROMPTS[0].prompt_id, PARENT, ASKED, "41", one, 4) for one in ratings]
+    plans = [plan_refinements(KEY, PROMPTS[0].prompt_id, PARENT, ASKED, "41", [one], 4) for one in ratings]
     ids = [{one.response_id for one in plan} for plan in plans]
     assert len(ids[0] | ids[1]) == 8
     assert [one.seed for one in plans[0]] == [one.seed for one in plans[1]]
     assert all(one.parent_id == PARENT and one.messages[1]["content"] == "41" for plan in plans for one in plan)
-    assert plans[0] == plan_refinements(KEY, PROMPTS[0].prompt_id, PARENT, ASKED, "41", ratings[0], 6)[:4]
+    assert plans[0] == plan_refinements(KEY, PROMPTS[0].prompt_id, PARENT, ASKED, "41", [ratings[0]], 6)[:4]

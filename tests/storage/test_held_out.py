@@ -10,7 +10,7 @@ import pytest
 
 import storage
 from rlrf.errors import StoreError
-from storage import reading, rows, sets
+from storage import promising, reading, rows, sets
 from storage.store import Store
 from tests.storage.builders import JUDGE, completion, failure, judge, judgement, members, prompt, respond, uid
 from tests.storage.test_rows import external
@@ -53,7 +53,7 @@ def test_scopes_see_their_own_rows_alone(store: Store) -> None:
         assert [one.prompt_id for one in rows.prompts_of(side, uid("prompts"))] == [uid(name)]
         assert sets.members(side, uid("answers")) == [uid(f"{name} answer")]
         assert rows.existing(side, [uid("a answer"), uid("b answer")]) == {uid(f"{name} answer")}
-        assert [row["response_id"] for row in rows.promising(side, uid("answers"), JUDGE, "best", 0)] == [
+        assert [row["response_id"] for row in promising.promising(side, uid("answers"), JUDGE, "best", 0)] == [
             uid(f"{name} answer")
         ]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rlrf.records import Case, Choice, Prompt, Rating
-from storage import judgements, rows
+from storage import judgements, promising, rows
 from storage.store import Store
 from tests.storage.builders import (
     JUDGE,
@@ -202,18 +202,19 @@ def judged_prompt(store: Store) -> str:
 
 def test_promising_is_the_best_rated_response_that_ended_by_itself(store: Store) -> None:
     key = judged_prompt(store)
-    picked = {rows.promising(store, key, JUDGE, "best", seed)[0]["response_id"] for seed in range(12)}
+    picked = {promising.promising(store, key, JUDGE, "best", seed)[0]["response_id"] for seed in range(12)}
     assert picked == {uid("top 1"), uid("top 2")}
-    one, again = (rows.promising(store, key, JUDGE, "best", 3) for _ in range(2))
+    one, again = (promising.promising(store, key, JUDGE, "best", 3) for _ in range(2))
     assert one == again
 
 
 def test_best_imperfect_passes_over_the_top(store: Store) -> None:
-    found = rows.promising(store, judged_prompt(store), JUDGE, "best_imperfect", 0)
+    found = promising.promising(store, judged_prompt(store), JUDGE, "best_imperfect", 0)
     assert found == [
         {
             "prompt_id": uid("p"),
             "messages": ({"role": "user", "content": "question p?"},),
+            "reference": "4",
             "response_id": uid("half"),
             "text": "text of half",
             "ratings": (Rating("answer", 1, "half right"), Rating("steps", 0, "half right")),
@@ -226,7 +227,7 @@ def test_a_prompt_without_a_rated_response_has_no_promising_one(store: Store) ->
     respond(store, "p", [completion("x", finish="length")])
     respond(store, "q", [completion("y")])
     judge(store, judgement("x", 1, 1), judgement("y", reason="no reply"))
-    assert rows.promising(store, members(store, "set", "xy"), JUDGE, "best", 0) == []
+    assert promising.promising(store, members(store, "set", "xy"), JUDGE, "best", 0) == []
 
 
 def test_messages_are_kept_as_json_that_people_can_query(store: Store) -> None:

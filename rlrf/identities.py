@@ -1,0 +1,40 @@
+"""Who answers, by content: the identity of a model that judges or rewrites, and the teacher as a policy."""
+
+from __future__ import annotations
+
+from rlrf.backends.weights import resolve_model, weights_digest
+from rlrf.config import RunConfig, Teacher
+from rlrf.engine_config import AnyEngine, Endpoint, Scripted
+from rlrf.errors import ConfigError
+from rlrf.fingerprints import content_id
+from rlrf.handles import Policy
+
+
+def model_identity(engine: AnyEngine, model: str | None) -> str:
+    """Weights where we hold them; else what the user calls the thing that answers.
+
+    Raises ConfigError where nothing says who answers, BackendError for a folder without weights.
+    """
+    if isinstance(engine, Endpoint):
+        return content_id("endpoint", [engine.base_url, engine.model])
+    if isinstance(engine, Scripted) and model is None:
+        return content_id("scripted", engine.reply)
+    if model is None:
+        raise ConfigError(f"engine `{engine.type}` needs `model`, the folder of the weights that are to answer")
+    return weights_digest(resolve_model(model))
+
+
+def reviser(config: RunConfig, policy: Policy) -> Policy:
+    """Who rewrites: the teacher where there is one, else the policy."""
+    return teacher_policy(config.refine.teacher) if config.refine.teacher else policy
+
+
+def teacher_policy(teacher: Teacher) -> Policy:
+    """The teacher as a policy; its folder is "" where it is served elsewhere. Raises as `model_identity`."""
+    engine, identity = teacher.engine, model_identity(teacher.engine, teacher.model)
+    if isinstance(engine, Endpoint):
+        return Policy(policy_id=identity, name=engine.model, folder="", served_as=engine.model)
+    if teacher.model is None:
+        return Policy(policy_id=identity, name=getattr(engine, "reply", engine.type), folder="")
+    name = teacher.model.rstrip("/").split("/")[-1]
+    return Policy(policy_id=identity, name=name, folder=str(resolve_model(teacher.model)))
