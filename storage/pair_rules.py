@@ -4,6 +4,7 @@ A rule reads the table `candidates` (prompt_id, response_id, parent_id, score, p
 draw) and gives rows (prompt_id, place, chosen_id, rejected_id), `place` from 1 to k within a prompt. `score` is the judge's;
 `rank` is the reward where responses are ranked by one (NULL for an unrated reward) and the score elsewhere. Both are rounded to
 9 decimals, so that the same ratings summed in another order are equal. Every order ends with `draw`, a hash of seed and id.
+Equal texts have equal `text_hash`es of 64 bits; two texts of one prompt that differ share one with a chance of 5e-20.
 
 The second part of a rule says why a prompt with candidates has no pair: the rest of a CASE over them.
 """

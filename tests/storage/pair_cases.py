@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -58,6 +60,8 @@ class Answer:
         return hashlib.md5(f"{seed}:{uid(self.name)}".encode()).hexdigest()
 
 
+Drawn = list[list[dict[str, Any]]]
+"""Per prompt the fields of its answers, `parent` as the place of another answer."""
 Prompts = dict[str, list[Answer]]
 Pairs = dict[str, list[tuple[str, str]]]
 Sets = tuple[str, list[str]]
@@ -140,7 +144,26 @@ drawn_prompts = st.lists(st.lists(drawn_answer, max_size=8), min_size=10, max_si
 numbers = count()
 
 
-def named(drawn: list[list[dict[str, object]]]) -> tuple[str, Prompts]:
+def many(seed: int, prompts: int) -> Drawn:
+    """Prompts in numbers, for rules that differ in rare cases only."""
+    rng = random.Random(seed)
+    texts = ["a", "b", "c", "d", "ef", "A", " a", "a long one", "another long one", "x" * 9, "y" * 7]
+
+    def one() -> dict[str, Any]:
+        drawn = rng.choice([-1, 0, 1]), rng.choice([-1, 0, 1]), rng.choice([None, -1, 0, 1])
+        return {
+            "text": rng.choice(texts),
+            "levels": rng.choice([None, (1, 1), (1, 1, 1), *[drawn] * 5]),
+            "finish": rng.choice(["stop"] * 6 + ["length"]),
+            "reward": rng.choice([None, -2.5, 0.0, 0.125, 1.0, 2.0, 3.0]),
+            "tokens": rng.choice([1, 2, 3, 4, 5, 9, 12] * 3 + [None]),
+            "parent": rng.choice([None, None, 0, 1, 2]),
+        }
+
+    return [[one() for _ in range(rng.randint(0, 12))] for _ in range(prompts)]
+
+
+def named(drawn: Drawn) -> tuple[str, Prompts]:
     """Drawn answers with names that no other example has, so that all examples share one store."""
     tag = f"example {next(numbers)}"
     prompts: Prompts = {}

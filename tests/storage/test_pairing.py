@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +13,21 @@ from hypothesis import strategies as st
 from rlrf.errors import StoreError
 from rlrf.pair_config import Pairs as Rule
 from rlrf.pair_config import Rule as RuleName
-from storage import rows
-from storage.pairing import select_pairs
 from storage.store import Store, open_store
-from tests.storage.builders import JUDGE, completion, judge, judgement, prompt, respond, uid
-from tests.storage.pair_cases import REWARD, Answer, Pairs, Prompts, drawn_prompts, named, select, write
+from tests.storage.builders import completion, judge, judgement, members, respond, uid
+from tests.storage.pair_cases import (
+    REWARD,
+    Answer,
+    Drawn,
+    Pairs,
+    Prompts,
+    Sets,
+    drawn_prompts,
+    many,
+    named,
+    select,
+    write,
+)
 from tests.storage.plain_rules import ORDERED, expected
 
 RULES = get_args(RuleName)
@@ -26,7 +35,6 @@ PAPER = Rule(k=3)
 rules = st.builds(Rule, type=st.sampled_from(RULES), k=st.integers(1, 4)) | st.builds(
     Rule, type=st.just("margin"), k=st.integers(1, 4), margin=st.sampled_from([0.1, 0.4, 1.2])
 )
-Drawn = list[list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +44,38 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
 
 
 @settings(max_examples=5)
-@given(drawn=drawn_prompts, k=st.integers(1, 4), margin=st.sampled_from([None, 0.1, 0.4, 1.2]), seed=st.integers(0, 99))
+@given(
+    drawn=drawn_prompts,
+    k=st.integers(1, 4),
+    margin=st.sampled_from([None, 0.1, 0.4, 1.2]),
+    seed=st.integers(0, 99),
+    reward=st.sampled_from([None, REWARD]),
+)
 def test_pairs_are_those_of_the_rule(
-    stores: tuple[Store, Store], drawn: Drawn, k: int, margin: float | None, seed: int
+    stores: tuple[Store, Store], drawn: Drawn, k: int, margin: float | None, seed: int, reward: str | None
 ) -> None:
     tag, prompts = named(drawn)
     keys = write(stores[0], tag, prompts)
     for name in RULES:
         rule = Rule(type=name, k=k, margin=margin if name == "margin" else None)
+        assert_as_said(stores[0], tag, prompts, keys, rule, seed, reward)
+
+
+def test_pairs_are_those_of_the_rule_for_many_prompts(store: Store) -> None:
+    tag, prompts = named(many(seed=0, prompts=300))
+    keys = write(store, tag, prompts)
+    for name in RULES:
         for reward in (None, REWARD):
-            pairs, unpaired = select(stores[0], f"{tag} {name} {reward}", keys, rule, seed, reward)
-            assert (pairs, unpaired) == expected(prompts, rule, seed, reward is not None), (rule, reward)
-            assert_lawful(prompts, pairs, unpaired, rule, rewarded=reward is not None)
+            assert_as_said(store, tag, prompts, keys, Rule(type=name, k=3), 7, reward)
+
+
+def assert_as_said(
+    store: Store, tag: str, prompts: Prompts, keys: Sets, rule: Rule, seed: int, reward: str | None
+) -> None:
+    """The rule's pairs are those of its plain statement, and lawful."""
+    pairs, unpaired = select(store, f"{tag} {rule.type} {reward}", keys, rule, seed, reward)
+    assert (pairs, unpaired) == expected(prompts, rule, seed, reward is not None), (rule, reward)
+    assert_lawful(prompts, pairs, unpaired, rule, rewarded=reward is not None)
 
 
 def assert_lawful(prompts: Prompts, pairs: Pairs, unpaired: dict[str, str], rule: Rule, rewarded: bool) -> None:
@@ -72,7 +100,7 @@ def assert_lawful(prompts: Prompts, pairs: Pairs, unpaired: dict[str, str], rule
             assert len(set(used)) == len(used)
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(
     drawn=drawn_prompts, rule=rules, reward=st.sampled_from([None, REWARD]), seed=st.integers(0, 99), order=st.randoms()
 )
@@ -90,7 +118,7 @@ def test_order_of_rows_and_repetition_change_nothing(
     assert select(stores[0], f"{tag} again", (keys[0], keys[1][::-1] * 2), rule, seed, reward) == first
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(drawn=drawn_prompts, more=drawn_prompts, rule=rules, reward=st.sampled_from([None, REWARD]))
 def test_what_is_no_candidate_changes_nothing(
     stores: tuple[Store, Store], drawn: Drawn, more: Drawn, rule: Rule, reward: str | None
@@ -181,8 +209,14 @@ def test_without_a_reward_nothing_is_best_or_worst(store: Store) -> None:
     assert unpaired == {uid("none"): "no_reward"}
 
 
-def test_held_out_responses_enter_no_pair(tmp_path: Path, store: Store) -> None:
-    rows.add_prompts(store.held_out(), [prompt("h")])
+def test_held_out_responses_enter_no_pair(store: Store) -> None:
+    prompts = {"h": [Answer("draft", "wrong", (0, 0)), Answer("better", "right", parent="draft")]}
+    held_out = write(store.held_out(), "set", prompts)
+    for at, name in enumerate(["draft", "better"]):  # as if the sets of the learning side named them
+        assert members(store, "set refined" if at else "set explored", [name]) in held_out[1]
+    assert members(store, "set prompts", "h") == held_out[0]
+    for name in RULES:
+        assert select(store, name, held_out, Rule(type=name), 0) == ({}, {uid("h"): "nothing_rated"})
     with pytest.raises(StoreError, match="evaluation alone"):
-        select_pairs(store.held_out(), uid("x"), prompts=uid("p"), responses=[], judge_key=JUDGE, rule=PAPER, seed=0)
+        select(store.held_out(), "pairs", held_out, PAPER, 0)
     assert store.value("SELECT count(*) FROM pairs") == 0
