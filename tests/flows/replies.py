@@ -86,3 +86,13 @@ def steering(request: Request) -> str:
 def hostile(request: Request) -> str:
     """Text that would harm a careless reader: markup, terminal escapes, HTML, templates, direction marks."""
     return HOSTILE if request.messages[0]["content"] not in _held_out() else right(request)
+
+
+revisions: list[Request] = []
+"""What `teaching` was asked; a test that uses it clears it."""
+
+
+def teaching(request: Request) -> str:
+    """A teacher: `mixed`, and remembers what it was asked."""
+    revisions.append(request)
+    return mixed(request)
