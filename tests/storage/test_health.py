@@ -15,7 +15,8 @@ from rlrf.records import Judgement, Rating
 from rlrf.stages import judge_key
 from storage import health, ledger
 from storage.health_report import report
-from storage.rows import add_judgements, add_prompts
+from storage.judgements import add_judgements
+from storage.rows import add_prompts
 from storage.store import Store
 from tests.storage.builders import (
     GEN,

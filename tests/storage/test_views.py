@@ -9,8 +9,9 @@ from rlrf.pair_config import Pairs
 from rlrf.records import UNBOUNDED, Judgement, Rating
 from rlrf.stages import Key
 from storage import ledger, reading
+from storage.judgements import add_judgements
 from storage.pairing import select_pairs
-from storage.rows import add_judgements, add_prompts
+from storage.rows import add_prompts
 from storage.store import Store
 from tests.storage.builders import (
     GEN,
