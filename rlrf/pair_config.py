@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlrf.sections import Section, Share
+from rlrf.sections import Off, Section, Share
 
 Rule = Literal["paper", "best_worst", "margin", "nearest", "own_parent", "length_controlled", "dominance"]
 
@@ -35,20 +35,20 @@ class Pairs(Section):
 
 
 class Audit(Section):
-    """Limits that a pair set must keep before any training starts; unset: measured and reported only."""
+    """Limits that a pair set must keep before any training starts; unset or "off": measured and reported only."""
 
     equal_texts: Share = Field(0.0, description="Pairs whose texts differ at most in white space and case")
-    ties: Share | None = Field(0.5, description="Pairs whose scores are equal")
+    ties: Annotated[Share | None, Off] = Field(0.5, description="Pairs whose scores are equal")
     length_ratio: float | None = Field(
         2.0, gt=1, description="Mean tokens of chosen over rejected, or rejected over chosen"
     )
-    near_duplicate_prompts: Share | None = Field(
+    near_duplicate_prompts: Annotated[Share | None, Off] = Field(
         0.5, description="Paired prompts that are near-duplicates of another one"
     )
     near_duplicate: float = Field(
         0.9, gt=0, le=1, description="Word-shingle Jaccard similarity that makes a near-duplicate"
     )
-    evaluation_overlap: Share | None = Field(
+    evaluation_overlap: Annotated[Share | None, Off] = Field(
         0.1, description="Paired prompts that share an n-gram with a held-out prompt"
     )
     ngram: int = Field(13, ge=3, le=50, description="Words of such an n-gram")
