@@ -39,8 +39,8 @@ class Audit(Section):
 
     equal_texts: Share = Field(0.0, description="Pairs whose texts differ at most in white space and case")
     ties: Annotated[Share | None, Off] = Field(0.5, description="Pairs whose scores are equal")
-    length_ratio: float | None = Field(
-        2.0, gt=1, description="Mean tokens of chosen over rejected, or rejected over chosen"
+    length_ratio: Annotated[Annotated[float, Field(gt=1)] | None, Off] = Field(
+        2.0, description="Mean tokens of chosen over rejected, or rejected over chosen"
     )
     near_duplicate_prompts: Annotated[Share | None, Off] = Field(
         0.5, description="Paired prompts that are near-duplicates of another one"
