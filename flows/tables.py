@@ -231,7 +231,7 @@ def _add_response(above: Tree, row: dict[str, Any]) -> Tree:
     if row["reason"]:
         branch.add(_text(f"unrated because {row['reason']}", style="yellow"))
     for rating in row["ratings"] or []:
-        level = "?" if rating["rating"] is None else f"{rating['rating']:+d}"
+        level = "?" if rating["rating"] is None else f"{rating['rating']:+g}"
         branch.add(
             _text(f"{rating['aspect']} {level}  {rating['critique']}", style=_LEVELS.get(rating["rating"], "dim"))
         )

@@ -64,7 +64,7 @@ def test_a_plan_after_the_run_finds_all_of_it_finished(wheel: Ran) -> None:
         ),
     )
     assert said.code == 0, said.err
-    assert "22 of 22 stages finished" in said.out
+    assert "26 of 26 stages finished" in said.out
     assert "no tokens to generate" in said.out
 
 
