@@ -152,7 +152,7 @@ def test_the_report_and_its_picture_are_written(wheel: Ran) -> None:
 
 def test_the_audit_of_every_iteration_is_kept_and_shown(wheel: Ran) -> None:
     found = audits.audits_of(wheel.store, wheel.run_id)
-    assert list(found) == [1, 2]
+    assert list(found) == ["iteration 1", "iteration 2"]
     report = (wheel.config.home / "report.md").read_text()
     keys = wheel.store.query("SELECT pair_set FROM iterations WHERE arm = 'policy' ORDER BY iteration")
     for measures, row in zip(found.values(), keys, strict=True):
