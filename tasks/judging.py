@@ -36,7 +36,7 @@ def judge_set(
                 judge_set(stage, store, set_key, member, own, limited=False)
         _merge(stage, store, set_key, judge, total, progress)
     else:
-        _judge_each(stage, store, set_key, judge, total, progress, limit)
+        _judge_each(stage, store, set_key, judge, key.key, total, progress, limit)
     if limit is not None:
         limit.check()
     _say_unread(store, set_key, key.key, total, progress)
@@ -67,6 +67,7 @@ def _judge_each(
     store: Store,
     set_key: str,
     judge: JudgeConfig,
+    key: str,
     total: int,
     progress: StageProgress,
     limit: _Limit | None,
@@ -77,10 +78,10 @@ def _judge_each(
         if chooser is not None:
             ledger.record_keys(store, chooser)
             _choose(stage, store, set_key, opened, chooser.key)
-        cases = judgements.unjudged(store, set_key, key_of(judge).key, chooser.key if chooser else None)
+        cases = judgements.unjudged(store, set_key, key, chooser.key if chooser else None)
         progress.begin(total, total - len(cases), "judgements")
         for batch in opened.judge(cases) if cases else ():
-            judgements.add_judgements(store, key_of(judge).key, batch, opened.weights, stage.run.run_id)
+            judgements.add_judgements(store, key, batch, opened.weights, stage.run.run_id)
             progress.advance(len(batch), 0, sum(one.completion_tokens for one in batch))
             if limit is not None and any(one.reason not in {None, "truncated"} for one in batch):
                 limit.check()

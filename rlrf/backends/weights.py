@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,23 @@ def weights_digest(folder: str | Path) -> str:
     """A UUID-shaped blake2b-128 of the names and bytes of all files that determine the model's outputs.
 
     Independent of the folder's path, of times, and of files that don't bear on outputs. Streams: memory stays constant.
+    A process reads unchanged files once: a judge's identity is asked for many times, and weights are gigabytes.
 
     Raises:
         BackendError: the folder is missing or only half written, see `check_weights`.
     """
     folder = Path(folder)
     check_weights(folder)
+    stats = [(path, path.stat()) for path in _hashed_files(folder)]
+    stamps = tuple((str(path), one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for path, one in stats)
+    return _digest(folder, stamps)
+
+
+@lru_cache(maxsize=64)
+def _digest(folder: Path, stamps: tuple[tuple[str, int, int, int, int], ...]) -> str:
+    """The digest of the files that these stamps name."""
     digest = blake2b(digest_size=16)
-    for path in _hashed_files(folder):
+    for path in (Path(name) for name, *_ in stamps):
         name = path.relative_to(folder).as_posix().encode()
         digest.update(struct.pack("<IQ", len(name), path.stat().st_size) + name)
         for chunk in _chunks(path):

@@ -113,3 +113,12 @@ def test_a_hub_name_offline_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BackendError, match="give its folder"):
         resolve_model("nobody/nothing")
+
+
+def test_a_file_that_changes_under_its_name_changes_the_digest(tmp_path: Path) -> None:
+    """A process keeps digests of unchanged files: what is written anew in the same length must not be taken for old."""
+    folder = build_tiny_model(tmp_path / "model")
+    before = weights_digest(folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("32", "23"))
+    assert weights_digest(folder) != before
