@@ -61,7 +61,7 @@ def reflection_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="What reflection was worth (95 % intervals over prompts)", title_justify="left", box=SIMPLE)
     table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_column(_text(f"iteration {row['iteration']}"), justify="right", no_wrap=True)
+        table.add_column(_text(f"iteration {row['iteration']}"), justify="right")
     for name, cells in reflection_cells(rows).items():
         table.add_row(*map(_text, [name, *cells]))
     return table
@@ -109,7 +109,7 @@ def audit_table(audits: Mapping[str, Sequence[Measure]]) -> Table:
     table = Table(title="Audit of the pairs (95 % intervals)", title_justify="left", box=SIMPLE)
     table.add_column("", no_wrap=True)
     for name in (*audits, "limit"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     for name, cells in audit_cells(audits).items():
         table.add_row(*map(_text, [name, *cells]))
     return table
