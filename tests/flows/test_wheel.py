@@ -165,10 +165,10 @@ def test_the_audit_of_every_iteration_is_kept_and_shown(wheel: Ran) -> None:
         assert by_name["unrated"].n == 50
         assert by_name["largest_source"].value == 1
     first, second = (next(one for one in measures if one.name == "top_yield") for measures in found.values())
-    cells = [f"{one.value:.1%}" for one in (first, second)]
+    cells = [f"{one.value:.1%} ({100 * one.low:.1f} to {100 * one.high:.1f})" for one in (first, second)]
     assert f"| top_yield | {cells[0]} | {cells[1]} |  | {second.said} |" in report
     assert "Audit of the pairs" in wheel.said.out
-    assert ["top_yield", *cells] in [line.split() for line in wheel.said.out.splitlines()]
+    assert " ".join(["top_yield", *cells]) in [" ".join(line.split()) for line in wheel.said.out.splitlines()]
     assert any(line.split()[:3] == ["audit_pairs", "equal_texts", "0.0%"] for line in wheel.said.err.splitlines())
 
 

@@ -9,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def session_of(pid: int) -> int:
-    """The session that a process belongs to."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+def session_of(pid: int) -> int | None:
+    """The session that a process belongs to; None for one that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:
+        return None
 
 
 def running(session: int) -> dict[int, str]:

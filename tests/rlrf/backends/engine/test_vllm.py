@@ -33,7 +33,7 @@ from rlrf.judges.reply import parse
 from rlrf.judges.rubric import Manner, RubricJudge
 from rlrf.records import Case, Completion, Failure, Judgement, Request, Sampling
 from rlrf.rubric import Rubric, load_rubric
-from tests.rlrf.backends.engine.process_table import running, wait_until, with_words
+from tests.rlrf.backends.engine.process_table import running, session_of, wait_until, with_words
 from tests.rlrf.backends.engine.tiny_adapter import build_tiny_adapter
 from tests.rlrf.backends.tiny_model import build_tiny_model
 
@@ -62,8 +62,8 @@ class Bench:
         return sum("up in" in text for text in self.said)
 
     def guard(self) -> int:
-        """The guard of the one server, which is also its session."""
-        (pid,) = with_words("server_guard", str(self.base))
+        """The guard of the one server, which is also its session; what it is just forking still bears its command line."""
+        (pid,) = (pid for pid in with_words("server_guard", str(self.base)) if session_of(pid) == pid)
         return pid
 
     def member(self, word: str) -> int:
