@@ -166,7 +166,7 @@ def means_table(judge: str, rows: list[dict[str, Any]]) -> Table:
     aspects = list(dict.fromkeys(row["aspect"] for row in rows if row["aspect"]))
     table = Table(title=f"Mean ratings by {visible(judge)} (95 % intervals)", title_justify="left", box=SIMPLE)
     for name in ("policy", *aspects, "rated", "unrated"):
-        table.add_column(_text(name), justify="left" if name == "policy" else "right", no_wrap=True)
+        table.add_column(_text(name), justify="left" if name == "policy" else "right", no_wrap=name == "policy")
     for policy in dict.fromkeys(row["policy"] for row in rows):
         own = [row for row in rows if row["policy"] == policy]
         found = {row["aspect"]: f"{row['mean']:.2f} ± {row['half']:.2f}" for row in own if row["mean"] is not None}
