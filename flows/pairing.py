@@ -6,7 +6,7 @@ from prefect import flow
 from rich.console import Console
 
 from flows import tables
-from flows.preflight import preflight
+from flows.preflight import check_secrets, preflight
 from flows.temporary_server import start_temporary_server
 from rlrf import judging
 from rlrf.backends.opening import stop_engine
@@ -43,6 +43,9 @@ def pair_up(config: RunConfig, rules: list[Rule], run_id: str | None = None) -> 
         prompts = sample_prompts(run, corpus, 1)
         feedback = judge(run, explore(run, corpus, policy, prompts))
         made = {rule: _by_rule(run, corpus, prompts, feedback, rule) for rule in rules}
+    except StoppedError as stop:
+        finish_run(run, "stopped", str(stop))
+        raise
     except BaseException as error:
         finish_run(run, "failed", f"{type(error).__name__}: {error}")
         raise
@@ -75,6 +78,7 @@ def compare_rules(config: RunConfig, rules: list[Rule], out: Console) -> None:
     """Run it, and print per policy lengths and aspect means, and per rule its pairs and audit. Raises RlrfError."""
     config = preflight(config)
     start_temporary_server()
+    check_secrets(config)
     run, feedback, made = pair_up(config, rules, str(uuid4()))
     store = open_store(config.store_path)
     out.print(tables.lengths_table(comparing.lengths(store, feedback.key)))

@@ -109,6 +109,18 @@ def test_an_audit_over_its_limit_is_said_and_the_other_rules_go_on(
     assert "length_ratio" in said.out
 
 
+def test_a_judge_over_its_limit_stops_it_with_the_reason_in_the_store(
+    prefect_server: str, small: Path, tmp_path: Path
+) -> None:
+    path = write_config(tmp_path, small, judge={"type": "math"}, evaluate={"aspect": "answer"})
+    said = rlrf("pairs", path, *rules())
+    assert said.code == 3, said.err
+    assert "no_reference" in said.err
+    run = open_store(tmp_path / "home" / "store.duckdb").query("SELECT status, reason FROM runs")[0]
+    assert run["status"] == "stopped"
+    assert "no_reference" in run["reason"]
+
+
 def test_a_rule_that_does_not_exist_is_wrong_usage(small: Path, tmp_path: Path) -> None:
     said = rlrf("pairs", write_config(tmp_path, small), "--rule", "bestworst")
     assert said.code == 2
