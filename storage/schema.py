@@ -25,6 +25,7 @@ IDENTITY: dict[str, dict[str, str]] = {
     "training_metrics": {"stage_key": "UUID", "step": "INTEGER", "name": "VARCHAR"},
     "dropped_prompts": {"source": "VARCHAR", "row": "INTEGER", "prompt_id": "UUID", "reason": "VARCHAR"},
     "dropped_responses": {"source": "VARCHAR", "place": "VARCHAR"},
+    "claims": {"work": "UUID", "row_id": "UUID"},
 }
 """Tables that grow with the data, and the columns of which no two of their rows agree in all.
 
@@ -261,6 +262,15 @@ CREATE VIEW judged_sets AS
 """
 """`top_share`: of the rated responses, those at the top of every aspect, whatever the scale."""
 
+CLAIMS = """
+CREATE TABLE claimants (
+    owner UUID PRIMARY KEY, run_id UUID, host VARCHAR NOT NULL, pid INTEGER NOT NULL, process VARCHAR NOT NULL,
+    beats BIGINT NOT NULL DEFAULT 0, started_at TIMESTAMPTZ NOT NULL DEFAULT now());
+CREATE TABLE claims (work UUID NOT NULL, row_id UUID NOT NULL, owner UUID NOT NULL);
+"""
+"""Who is at work on what, so that two processes don't do it twice. `beats` rises as long as the owner lives; `host` and
+`process` (what started the pid) say whether the pid can be looked up here and is still the same process."""
+
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
     + ROW_TABLES.format(schema="main")
@@ -274,6 +284,7 @@ MIGRATIONS: tuple[str, ...] = (
         "dropped_responses",
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
+    CLAIMS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 
