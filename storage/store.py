@@ -6,10 +6,8 @@ operation; a busy file is waited for with jitter; one transaction holds one micr
 
 from __future__ import annotations
 
-import random
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,9 +20,11 @@ import pyarrow as pa
 
 from rlrf.errors import StoreError
 from storage.schema import IDENTITY, MIGRATIONS, VERSION
+from storage.waiting import Wait, holder
 
-BUSY_SECONDS = 60.0
-"""How long an operation waits for another process to let go of the file."""
+BUSY_SECONDS = 600.0
+"""How long an operation waits for another process to let go of the file. Those of rlrf do so after each operation; a
+notebook may take a while to be noticed."""
 
 _BUSY = "could not set lock"
 _DAMAGE = ("not a valid duckdb", "corrupt", "checksum", "could not read", "sqlite_scanner")
@@ -143,14 +143,14 @@ def _plain(value: Any) -> Any:
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    deadline = time.monotonic() + BUSY_SECONDS
+    wait = Wait(path)
     while True:
         try:
             return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
         except duckdb.IOException as error:
-            if _BUSY not in str(error).lower() or time.monotonic() > deadline:
+            if _BUSY not in str(error).lower() or wait.seconds > BUSY_SECONDS:
                 raise _wrapped(path, error) from error
-            time.sleep(random.uniform(0.01, 0.1))  # jitter, so that waiting processes don't march in step
+            wait.sleep(str(error))
         except duckdb.Error as error:
             raise _wrapped(path, error) from error
 
@@ -162,7 +162,10 @@ def _wrapped(path: Path, error: duckdb.Error | OSError) -> StoreError:
     if "no space left" in lowered or "could not write" in lowered:
         remedy = "the disk is full: free some space and run the same command again; committed rows are safe"
     elif _BUSY in lowered:
-        remedy = f"another process held it for {BUSY_SECONDS:.0f} s: close notebooks and shells that have it open"
+        remedy = (
+            f"{holder(text)} held it for {BUSY_SECONDS:.0f} s: close it there, and run the same command again; notebooks and "
+            f"shells read {str(path.with_name('snapshot.duckdb'))!r} without harm, which `rlrf snapshot` makes"
+        )
     elif "permission denied" in lowered or "read-only" in lowered:
         remedy = "the file or its folder can't be written: choose another `home` or mend its permissions"
     elif any(sign in lowered for sign in _DAMAGE):

@@ -15,6 +15,7 @@ from rlrf.records import Completion, Request, Sampling
 from rlrf.stages import Key, engine_key
 from storage import ledger, rows
 from storage.store import Store
+from tasks.claiming import share
 from tasks.engines import open_policy
 from tasks.stage import Stage
 
@@ -30,24 +31,33 @@ def produce(
 ) -> list[str]:
     """Bring every planned response into the store; returns the ids that are there. `engine`: the run's when left out.
 
-    Only missing rows are asked for; each batch is one transaction, so a kill costs what is under way. Raises
+    Only missing rows are asked for, and those that another process is at are waited for; each batch is one transaction,
+    so a kill costs what is under way. Raises
     StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
     """
     ledger.record_keys(store, key)
     have = rows.existing(store, [one.response_id for one in plan])
     missing = {one.response_id: one for one in plan if one.response_id not in have}
     stage.progress.begin(len(plan), len(have), "responses")
-    made: set[str] = set()
-    if missing:
+
+    def generate(ours: set[str]) -> None:
+        wanted = {name: one for name, one in missing.items() if name in ours}
         with closing(open_policy(stage, policy, engine)) as generator:
-            made = _generate(stage, store, generator, policy, key, sampling, missing)
-    if len(made) + stage.progress.failed != len(missing):
+            made.update(_generate(stage, store, generator, policy, key, sampling, wanted))
+
+    made: set[str] = set()
+    of_others = share(
+        stage.claimant, stage.progress, key.key, missing, lambda ids: rows.existing(store, list(ids)), generate
+    )
+    asked = len(missing) - len(of_others)
+    if len(made) + stage.progress.failed != asked:
         raise BackendError(
-            f"{stage.name}: {len(missing):,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
+            f"{stage.name}: {asked:,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
             "failed; the backend lost some: run again, and report it if it stays"
         )
     _check_failures(stage, store, key, len(plan))
-    return [one.response_id for one in plan if one.response_id in have or one.response_id in made]
+    here = have | made | of_others
+    return [one.response_id for one in plan if one.response_id in here]
 
 
 def _generate(

@@ -20,7 +20,9 @@ from rlrf.config import RunConfig
 from rlrf.handles import Handle, Run
 from rlrf.stages import Key
 from storage import ledger
+from storage.claims import Claimant
 from storage.store import Store, open_store
+from tasks.claiming import turn
 from tasks.progress import StageProgress, stage_progress
 
 
@@ -48,6 +50,11 @@ class Stage:
     def config(self) -> RunConfig:
         """The run's configuration."""
         return self.run.config
+
+    @functools.cached_property
+    def claimant(self) -> Claimant:
+        """In whose name this stage and its rows are claimed."""
+        return Claimant(self.store, self.run.run_id)
 
     def handle(self, rows: int, digest: str) -> Handle:
         """This stage's rows as a handle."""
@@ -88,22 +95,34 @@ def _run_stage(
 ) -> Any:
     run: Run = bound.arguments["run"]
     store = open_store(run.config.store_path)
-    done = ledger.receipt(store, key.key)
-    result = found(store, key.key) if done else None
     with stage_progress(name) as progress:
-        if result is not None and done is not None:
-            progress.say(f"{done.rows:,} rows kept, nothing to do")
-            return result
-        ledger.record_keys(store, key)
-        started = time.monotonic()
-        result = body(Stage(name, key.key, run, store, progress), *bound.args, **bound.kwargs)
-        seconds = time.monotonic() - started
-        rows, digest = result.summary()
-        receipt = Handle(stage=name, key=key.key, rows=rows, digest=digest)
-        ledger.write_receipt(store, receipt, progress.counts(), seconds, run.run_id)
-        progress.end()
-        progress.say(_line(rows, progress, seconds))
-        return result
+        stage = Stage(name, key.key, run, store, progress)
+        with turn(stage.claimant, progress, key.key, lambda: _finished(store, key.key, found)) as kept:
+            if kept is not None:
+                done, result = kept
+                progress.say(f"{done.rows:,} rows kept, nothing to do")
+                return result
+            return _work(stage, key, body, bound)
+
+
+def _finished(store: Store, key: str, found: Callable[[Store, str], Any]) -> tuple[Handle, Any] | None:
+    """The receipt of a finished stage and its result."""
+    done = ledger.receipt(store, key)
+    result = found(store, key) if done else None
+    return (done, result) if done is not None and result is not None else None
+
+
+def _work(stage: Stage, key: Key, body: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
+    ledger.record_keys(stage.store, key)
+    progress, started = stage.progress, time.monotonic()
+    result = body(stage, *bound.args, **bound.kwargs)
+    seconds = time.monotonic() - started
+    rows, digest = result.summary()
+    receipt = Handle(stage=stage.name, key=key.key, rows=rows, digest=digest)
+    ledger.write_receipt(stage.store, receipt, progress.counts(), seconds, stage.run.run_id)
+    progress.end()
+    progress.say(_line(rows, progress, seconds))
+    return result
 
 
 def _line(rows: int, progress: StageProgress, seconds: float) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import storage.store
+import storage.waiting
 from rlrf.errors import StoreError
 from storage.schema import MIGRATIONS, VERSION
 from storage.store import Store, open_store
@@ -56,11 +57,27 @@ def test_a_file_that_stays_busy_is_an_error_with_the_remedy(store: Store, monkey
     holder.stdout.readline()
     try:
         for use in (lambda: store.value("SELECT 1"), lambda: open_store(store.path)):
-            with pytest.raises(StoreError, match="another process held it.*close notebooks"):
+            with pytest.raises(
+                StoreError, match=rf"python\S* \(PID {holder.pid}\) held it .*close it there.*snapshot.duckdb"
+            ):
                 use()
     finally:
         holder.kill()
         holder.communicate()
+
+
+def test_a_wait_says_for_whom(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.waiting, "SAY_AFTER", 0.2)
+    monkeypatch.setattr(storage.waiting, "SAY_EVERY", 0.5)
+    said: list[str] = []
+    monkeypatch.setattr(storage.waiting, "_say", said.append)
+    holder = start(HOLD, store.path, 1.5)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    assert store.value("SELECT count(*) FROM prompts") == 0
+    finish(holder)
+    assert 2 <= len(said) <= 4
+    assert all(f"(PID {holder.pid}), which has it open" in line for line in said)
 
 
 def test_processes_that_create_one_store_at_once_get_the_same_one(tmp_path: Path) -> None:
