@@ -75,19 +75,20 @@ class Claimant:
         about = {"work": work, "owner": self.owner}
         with self._store.connect() as connection:
             self._sweep(connection)
-            connection.register("wanted", pa.table({"row_id": list(row_ids)}))
-            wanted = "(SELECT row_id, row_id::UUID AS id FROM wanted) w"
-            ours = f"""SELECT w.row_id FROM {wanted} WHERE NOT EXISTS
-                       (FROM claims c WHERE c.work = $work AND c.row_id = w.id AND c.owner <> $owner)"""
-            free = {row["row_id"] for row in fetch(connection, ours, about)}
+            others = "FROM claims c WHERE c.work = $work AND c.owner <> $owner"
+            free = set(row_ids)
+            if connection.execute(f"{others} LIMIT 1", about).fetchone():
+                connection.register("wanted", pa.table({"row_id": list(free)}))
+                held = f"SELECT w.row_id FROM wanted w WHERE EXISTS ({others} AND c.row_id = w.row_id::UUID)"
+                free -= {row["row_id"] for row in fetch(connection, held, about)}
             if free:
                 self._register(connection)
+                connection.register("free", pa.table({"row_id": list(free)}))
                 connection.execute(
-                    f"""INSERT INTO claims SELECT DISTINCT $work::UUID, w.id, $owner::UUID FROM {wanted}
-                        WHERE NOT EXISTS (FROM claims c WHERE c.work = $work AND c.row_id = w.id)""",
+                    """INSERT INTO claims SELECT $work::UUID, w.row_id::UUID, $owner::UUID FROM free w
+                       WHERE NOT EXISTS (FROM claims c WHERE c.work = $work AND c.row_id = w.row_id::UUID)""",
                     about,
                 )
-            connection.unregister("wanted")
         if free:
             self._works.add(work)
             self._start_beating()

@@ -17,32 +17,29 @@ from storage.claims import Claimant
 from storage.process import Process, this_process
 from storage.store import Store
 from tests.storage.builders import RUN, uid
-from tests.storage.processes import finish, start
+from tests.storage.processes import start
 
 WORK = uid("work")
 ROWS = [uid(f"row {number}") for number in range(40)]
 
-TAKE = (
-    """
+TAKE = """
 import sys, time
 from pathlib import Path
 from storage.claims import Claimant
 from storage.store import Store
-claimant = Claimant(Store(Path(sys.argv[1])), "RUN")
+claimant = Claimant(Store(Path(sys.argv[1])), sys.argv[5])
 for _ in range(int(sys.argv[3])):
-    mine = claimant.take(sys.argv[2], sys.argv[5:])
+    mine = claimant.take(sys.argv[2], sys.argv[6:])
 print(" ".join(sorted(mine)), flush=True)
 time.sleep(float(sys.argv[4]))
 """
-    % RUN
-)
 """Claims these rows, so many times, says which it got, and stays for so many seconds."""
 
 
 @contextmanager
 def holding(store: Store, rows: list[str], seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds rows of WORK."""
-    other = start(TAKE, store.path, WORK, 1, seconds, *rows)
+    other = start(TAKE, store.path, WORK, 1, seconds, RUN, *rows)
     assert other.stdout is not None
     assert other.stdout.readline().split() == sorted(rows)
     try:
@@ -65,8 +62,13 @@ def count(store: Store, table: str) -> int:
 
 def test_claimers_at_once_get_disjoint_rows_and_all_of_them(store: Store) -> None:
     order = (ROWS, ROWS[::-1], ROWS[20:] + ROWS[:20])
-    others = [start(TAKE, store.path, WORK, 3, 3, *rows) for rows in order]
-    got = [set(finish(other).split()) for other in others]
+    others = [start(TAKE, store.path, WORK, 3, 60, RUN, *rows) for rows in order]
+    try:
+        got = [set(other.stdout.readline().split()) for other in others if other.stdout is not None]
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
     assert set.union(*got) == set(ROWS)
     assert sum(map(len, got)) == len(ROWS)
 
