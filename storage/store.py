@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from rlrf.errors import StoreError
 from storage.schema import IDENTITY, MIGRATIONS, VERSION
-from storage.waiting import Wait, holder
+from storage.waiting import Wait, holder, turn
 
 BUSY_SECONDS = 600.0
 """How long an operation waits for another process to let go of the file. Those of rlrf do so after each operation; a
@@ -144,15 +144,16 @@ def _plain(value: Any) -> Any:
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     wait = Wait(path)
-    while True:
-        try:
-            return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
-        except duckdb.IOException as error:
-            if _BUSY not in str(error).lower() or wait.seconds > BUSY_SECONDS:
+    with turn(path):
+        while True:
+            try:
+                return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
+            except duckdb.IOException as error:
+                if _BUSY not in str(error).lower() or wait.seconds > BUSY_SECONDS:
+                    raise _wrapped(path, error) from error
+                wait.sleep(str(error))
+            except duckdb.Error as error:
                 raise _wrapped(path, error) from error
-            wait.sleep(str(error))
-        except duckdb.Error as error:
-            raise _wrapped(path, error) from error
 
 
 def _wrapped(path: Path, error: duckdb.Error | OSError) -> StoreError:

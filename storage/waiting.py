@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SAY_AFTER, SAY_EVERY = 3.0, 10.0
 """Seconds of silence before the first line, and between lines."""
 
-SLEEP = (0.01, 0.1)
-"""Seconds between attempts: jitter, so that waiting processes don't march in step."""
+SLEEP = (0.005, 0.02)
+"""Seconds between attempts to open the file: one process makes them, or few."""
 
 _say: Callable[[str], None] = logging.getLogger("rlrf.store").warning
 
@@ -49,3 +52,34 @@ class Wait:
                 f"store {str(self._path)!r}: waiting for {holder(message)}, which has it open; {self.seconds:.0f} s so far"
             )
         time.sleep(random.uniform(*SLEEP))
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Be the next to open the file: of those who wait one tries, and who had it last waits like the others.
+
+    Who waits longer asks more often. Where the one whose turn it is hangs, the others try all the same after a few seconds.
+    The lock is one on the folder; it goes with its process, and where there is none, as on some network disks, all try.
+    """
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    began = time.monotonic()
+    try:
+        while not _locked(folder) and (waited := time.monotonic() - began) < SAY_AFTER:
+            time.sleep(random.uniform(0.5, 1) * 0.05 / (1 + 10 * waited))
+        yield
+    finally:
+        os.close(folder)
+
+
+def _locked(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # there are no locks on folders here
+        return True
+    return True
