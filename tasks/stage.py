@@ -22,6 +22,7 @@ from rlrf.stages import Key
 from storage import ledger
 from storage.store import Store, open_store
 from tasks.progress import StageProgress, stage_progress
+from tasks.publishing import publish_when_due
 
 
 class Summarised(Protocol):
@@ -103,6 +104,7 @@ def _run_stage(
         ledger.write_receipt(store, receipt, progress.counts(), seconds, run.run_id)
         progress.end()
         progress.say(_line(rows, progress, seconds))
+        publish_when_due(store, progress.say)
         return result
 
 
