@@ -64,7 +64,7 @@ def add_check(store: Store, judge_key: str, data: str, check: Mapping[str, Any])
 
 def checks_of(store: Store, judge_key: str) -> list[dict[str, Any]]:
     """All checks of a judge, newest first; `confusion` is label -> rating -> count."""
-    sql = "SELECT * FROM judge_checks WHERE judge_key = ? ORDER BY max(rowid) OVER (PARTITION BY data) DESC, aspect"
+    sql = "SELECT * FROM judge_checks WHERE judge_key = ? ORDER BY rowid DESC"
     return [row | {"confusion": json.loads(row["confusion"])} for row in store.query(sql, [judge_key])]
 
 

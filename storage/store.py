@@ -22,6 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from rlrf.errors import StoreError
+from storage.instance import NAME, attach, detach
 from storage.schema import IDENTITY, MIGRATIONS, VERSION
 
 BUSY_SECONDS = 60.0
@@ -64,14 +65,14 @@ class Store:
             connection = _connect(self.path)
             try:
                 if self.scope != "main":
-                    connection.execute(f"SET search_path = '{self.scope},main'")
+                    connection.execute(f"SET search_path = '{NAME}.{self.scope},{NAME}.main'")
                 connection.execute("BEGIN")
                 yield connection
                 connection.execute("COMMIT")
             except duckdb.Error as error:
                 raise wrapped(self.path, error) from error
             finally:
-                connection.close()
+                detach(self.path, connection)
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """Rows of one SELECT as dicts, UUIDs as text."""
@@ -106,7 +107,7 @@ def open_store(path: Path | str) -> Store:
         except (duckdb.Error, OSError) as error:
             raise wrapped(path, error) from error
         finally:
-            connection.close()
+            detach(path, connection)
     return Store(path)
 
 
@@ -119,15 +120,22 @@ def fetch(
     return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
 
 
-def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert rows that aren't there yet, in bulk through Arrow; returns how many were new. Of equal ones the first counts."""
+def insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]], *, looked_up: bool = False
+) -> int:
+    """Insert rows that aren't there yet, in bulk through Arrow; returns how many were new. Of equal ones the first counts.
+
+    `looked_up`: this transaction has seen that none of them is there, so the table isn't searched for them.
+    """
     if not rows:
         return 0
     identity = IDENTITY.get(table)
     incoming = pa.Table.from_pylist([dict(row) for row in _distinct(rows, identity)])
     columns = ", ".join(incoming.column_names)
     new = "ON CONFLICT DO NOTHING"
-    if identity is not None:
+    if looked_up:
+        new = ""
+    elif identity is not None:
         same = " AND ".join(f"t.{name} = incoming.{name}::{kind}" for name, kind in identity.items())
         new = f"WHERE NOT EXISTS (FROM {table} t WHERE {same})"
     connection.register("incoming", incoming)
@@ -155,7 +163,7 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
+            return attach(path)
         except duckdb.IOException as error:
             if _BUSY not in str(error).lower() or time.monotonic() > deadline:
                 raise wrapped(path, error) from error
