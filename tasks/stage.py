@@ -24,6 +24,7 @@ from rlrf.stages import Key
 from storage import ledger
 from storage.store import Store, open_store
 from tasks.progress import StageProgress, stage_progress
+from tasks.publishing import publish_when_due
 
 
 class Summarised(Protocol):
@@ -139,6 +140,7 @@ def _run_stage(
         progress.end()
         said = _line(rows, progress, seconds)
         progress.say(said)
+        publish_when_due(store, progress.say)
         return Ended(result, False, said, cache_key)
 
 
