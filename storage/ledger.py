@@ -35,7 +35,7 @@ def start_run(store: Store, run_id: str, name: str, config: str) -> None:
 def mark_killed(store: Store, name: str) -> list[str]:
     """Give the runs of this name on this host whose process is gone the status they deserve; returns their ids."""
     sql = """SELECT run_id, host, pid, process FROM runs LEFT JOIN run_processes USING (run_id)
-             WHERE name = ? AND status = 'running' AND host = ? ORDER BY started_at"""
+             WHERE name = ? AND status = 'running' AND host = ? ORDER BY runs.rowid"""
     dead = [row["run_id"] for row in store.query(sql, [name, this_process().host]) if _ended(row)]
     for run_id in dead:
         end_run(store, run_id, "killed", "its process ended without a word")

@@ -83,6 +83,8 @@ def _judge_each(
     def rate(ours: set[str]) -> None:
         unjudged = judgements.unjudged(store, set_key, key, chooser.key if chooser else None) if ours else []
         cases = [case for case in unjudged if case.response_id in ours]
+        if known := sum(len(case.known) for case in cases):
+            progress.say(f"{known:,} ratings of aspects that stayed are kept; only the other aspects are asked for")
         for batch in opened.judge(cases) if cases else ():
             judgements.add_judgements(store, key, batch, opened.weights, stage.run.run_id)
             progress.advance(len(batch), 0, sum(one.completion_tokens for one in batch))
