@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -130,17 +128,6 @@ def test_a_write_beyond_the_largest_file_fails_and_keeps_what_was_committed(stor
     with store.connect() as connection:
         connection.execute("INSERT INTO keys VALUES (uuid(), 'after', '{}')")
     assert store.value("SELECT count(*) FROM keys WHERE kind = 'after'") == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(small_disk: Path) -> None:
