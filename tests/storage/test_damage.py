@@ -52,7 +52,7 @@ def outcome(store: Store, right: list[dict[str, object]]) -> str:
 def test_damage_anywhere_is_harmless_or_said(filled: Store, how: str) -> None:
     good, right, found = filled.path.read_bytes(), texts(filled), Counter[str]()
     chance = random.Random(how)
-    places = [chance.randrange(12_288), *(chance.randrange(len(good)) for _ in range(7))]
+    places = [8, chance.randrange(12_288), *(chance.randrange(len(good)) for _ in range(7))]
     for at in places:
         damaged = bytearray(good)
         if how == "cut":
@@ -98,17 +98,6 @@ def test_a_log_that_a_kill_left_is_read_in_whole_batches_or_said_to_be_damaged(f
         else:
             found = open_store(filled.path).value("SELECT count(*) FROM members")
             assert found == 500 if how == "whole" else found % 50 == 0
-
-
-def test_a_log_of_another_store_is_not_read(filled: Store, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "store.duckdb"
-    other.parent.mkdir()
-    open_store(other)
-    process = start(LEAVE_A_LOG, other)
-    process.communicate()
-    right = texts(filled)
-    shutil.copy(other.with_name("store.duckdb.wal"), filled.path.with_name("store.duckdb.wal"))
-    assert outcome(filled, right) == "said"
 
 
 def test_another_store_in_its_place_is_read_as_what_it_is(filled: Store, tmp_path: Path) -> None:
