@@ -11,6 +11,7 @@ import duckdb
 
 from rlrf.records import Case, Choice, Judgement, Prompt, Rating
 from rlrf.scoring import is_positive, score
+from storage.reuse import known_ratings
 from storage.rows import read_prompt
 from storage.store import Store, insert
 
@@ -66,7 +67,7 @@ def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = N
     """The responses of a set that this judge hasn't seen, or for which no reply came, as cases, by id.
 
     Their aspects are those of the parent's judgement by the same judge, or those that `chooser` named for the prompt; none
-    where the judge is to decide.
+    where the judge is to decide. What judges that differ in other aspects only said of them is known (`storage.reuse`).
     """
     sql = f"""SELECT r.response_id, r.prompt_id, p.messages, p.reference, p.metadata, r.text, r.finish_reason,
                     coalesce((SELECT list(t.aspect ORDER BY t.place) FROM ratings t
@@ -76,6 +77,8 @@ def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = N
              FROM members m JOIN responses r ON r.response_id = m.member_id JOIN prompts p USING (prompt_id)
              WHERE m.set_key = $set AND NOT EXISTS (FROM judgements j
                    WHERE j.response_id = r.response_id AND j.judge_key = $judge AND NOT {_NO_REPLY}) ORDER BY r.response_id"""
+    rows = store.query(sql, {"set": set_key, "judge": judge_key, "chooser": chooser})
+    known = known_ratings(store, set_key, judge_key) if rows else {}
     return [
         Case(
             row["response_id"],
@@ -86,8 +89,9 @@ def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = N
             json.loads(row["metadata"]),
             row["prompt_id"],
             tuple(row["aspects"] or ()),
+            known.get(row["response_id"], ()),
         )
-        for row in store.query(sql, {"set": set_key, "judge": judge_key, "chooser": chooser})
+        for row in rows
     ]
 
 
