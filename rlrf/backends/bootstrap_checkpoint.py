@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def _tensors(model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, name in names.items():
         yield f"weight/{name}", parameter
     for optimizer in optimizers:
