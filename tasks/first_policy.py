@@ -14,6 +14,7 @@ from rlrf.fingerprints import file_digest
 from rlrf.handles import Policy, Run
 from storage import ledger
 from storage.store import open_store
+from tasks.models import set_aside
 from tasks.stage import Stage, stage
 
 
@@ -29,6 +30,7 @@ def bootstrap(stage: Stage, run: Run) -> Policy:
     settings = stage.config.policy.bootstrap
     assert settings is not None, "only called for a policy with [policy.bootstrap]"
     folder = stage.config.home / "models" / f"tiny-{stage.key[:8]}"
+    set_aside(stage.progress, folder)
     if not folder.exists():  # it exists only when it is complete; a kill can fall between it and its receipt
         train_tiny(
             folder,
