@@ -27,11 +27,9 @@ from benchmarks.kills.table import Kill, account, markdown
 from benchmarks.kills.victims import STRIKES, Running
 from rlrf.backends.engine.env import find_engine
 
-OF_BOOTSTRAP = ("bootstrap",)
-OF_VLLM = ("engine", "guard")
+ANYWHERE, OF_VLLM = ("flow", "group"), ("engine", "guard")
+OF_BOOTSTRAP, OF_TRAINING = ("bootstrap", "checkpoint", "publish"), ("checkpoint", "trainer", "publish")
 IN_ROUND, VLLM_IN_ROUND, WORKER_IN_ROUND = 14, 5, 6
-LATER = ("flow", "group", "commit", "trainer", "checkpoint", "publish", "snapshot")
-"""Victims that there are in every stage, or in later ones than the bootstrap."""
 
 
 def main() -> None:
@@ -148,28 +146,40 @@ def _start(wheel: Wheel, kills: list[Kill]) -> Running:
 
 
 def _victim(wheel: Wheel, kind: str, struck: Counter[str], draw: random.Random) -> str:
-    """One of those that there are now, those killed least first."""
+    """One of those whose moment is near, those killed least first."""
+    entries = wheel.entries()
+    stage = next((one["stage"] for one in reversed(entries) if "stage" in one), "")
     if kind == "vllm":
-        there: tuple[str, ...] = (*OF_VLLM, "flow", "group")
-    elif any(one["event"] == "receipt" and one["stage"] == "bootstrap" for one in wheel.entries()) or kind == "after":
-        there = LATER if (wheel.home / "snapshots").exists() else LATER[:-1]
+        there: tuple[str, ...] = (*OF_VLLM, *ANYWHERE)
+    elif kind == "whole" and not _has_receipt(wheel, "bootstrap"):
+        there = (*OF_BOOTSTRAP, "flow", "commit")
+    elif stage in {"audit_pairs", "train_policy"}:
+        there = (*OF_TRAINING, "flow")
     else:
-        there = (*OF_BOOTSTRAP, "flow", "commit", "checkpoint", "publish")
+        there = (*ANYWHERE, "commit", *(("snapshot",) if _has_snapshots(wheel) else ()))
     least = min(struck[name] for name in there)
     return draw.choice([name for name in there if struck[name] <= least])
+
+
+def _has_snapshots(wheel: Wheel) -> bool:
+    return any(wheel.home.glob("*snapshot*"))
 
 
 def _reference(wheel: Wheel) -> tuple[Home, Path]:
     """What an unkilled run leaves, and a home in which no more than the bootstrap is done; both are made once."""
     kept, prefix = (wheel.folder / f"{name}-{wheel.engine}" for name in ("reference", "prefix"))
+    took = wheel.folder / f"unkilled-{wheel.engine}-seconds.txt"
     results, wheel.results = wheel.results, -10
     if not kept.exists():
         wheel.begin(None)
         began = time.monotonic()
         if wheel.start().wait() != 0:
             raise RuntimeError(f"the run that isn't killed failed; see {wheel.folder}/run-{wheel.engine}.log")
-        print(f"{wheel.engine}: an unkilled run takes {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - began
+        print(f"{wheel.engine}: an unkilled run takes {seconds:.0f} s", file=sys.stderr, flush=True)
+        took.write_text(f"{seconds:.0f}")
         _keep(wheel.home, kept)
+    wheel.pace = max(1.0, float(took.read_text()) / 60)
     if not prefix.exists():
         wheel.begin(None)
         run = wheel.start()

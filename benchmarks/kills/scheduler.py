@@ -74,13 +74,16 @@ class Worker:
         """Register the flywheel under its module's path."""
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.actions import WorkPoolCreate
+        from prefect.deployments.runner import EntrypointType
         from prefect.exceptions import ObjectAlreadyExists
 
         from flows.flywheel import flywheel
 
         with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        deployment = flywheel.to_deployment(name="kills", work_pool_name=POOL)
+        deployment = flywheel.to_deployment(
+            name="kills", work_pool_name=POOL, entrypoint_type=EntrypointType.MODULE_PATH
+        )
         deployment.entrypoint = ENTRYPOINT
         self.deployment = deployment.apply()
 
@@ -127,7 +130,7 @@ def worker_round(wheel: Wheel, number: int, wanted: int, draw: random.Random) ->
                 if _ended(worker):
                     break
                 continue
-            time.sleep(draw.uniform(0, 9))
+            time.sleep(draw.uniform(0, 9) * wheel.pace)
             alive = any(one.pid == pid for one in processes())
             if not alive:
                 if _ended(worker):

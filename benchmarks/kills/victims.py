@@ -54,8 +54,8 @@ def _struck(pid: int, moment: str, *, group: bool = False) -> Struck | None:
 def flow(wheel: Wheel, run: Running, draw: random.Random, *, group: bool = False) -> Struck | None:
     """The run's process (or all of its group), some random time after its first stage; now and then as it starts."""
     if draw.random() < 0.1:
-        return _struck(run.pid, "start", group=group) if _pause(run, draw.uniform(0, 4)) else None
-    if not _wait(run, lambda: bool(_stages(wheel, run.pid)), 0.02) or not _pause(run, draw.uniform(0, 6)):
+        return _struck(run.pid, "start", group=group) if _pause(run, draw.uniform(0, 4) * wheel.pace) else None
+    if not _wait(run, lambda: bool(_stages(wheel, run.pid)), 0.02) or not _pause(run, draw.uniform(0, 6) * wheel.pace):
         return None
     return _struck(run.pid, "any", group=group)
 
@@ -73,7 +73,7 @@ def bootstrap(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
             one["event"] == "begin" and one["pid"] == run.pid and one["unit"] == "steps" for one in wheel.entries()
         )
 
-    if not _wait(run, at_work, 0.02) or not _pause(run, draw.uniform(0.5, 12)):
+    if not _wait(run, at_work, 0.02) or not _pause(run, draw.uniform(0.5, 12) * wheel.pace):
         return None
     return _struck(run.pid, "bootstrap steps") if "bootstrap" not in _stages(wheel, run.pid, "receipt") else None
 
@@ -81,7 +81,7 @@ def bootstrap(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
 def trainer(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
     """The training process alone: the run has to end with a reason, and the next one to go on."""
     found = _find(run, lambda one: _is_trainer(one, wheel))
-    if found is None or not _pause(run, draw.uniform(0, 9)):
+    if found is None or not _pause(run, draw.uniform(0, 9) * wheel.pace):
         return None
     return _struck(found.pid, "training")
 
@@ -89,7 +89,7 @@ def trainer(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
 def commit(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
     """The run, while the store's write-ahead log is there or the store's file grows."""
     store, wal = wheel.home / "store.duckdb", wheel.home / "store.duckdb.wal"
-    if not _wait(run, lambda: bool(_stages(wheel, run.pid)), 0.02) or not _pause(run, draw.uniform(0, 5)):
+    if not _wait(run, lambda: bool(_stages(wheel, run.pid)), 0.02) or not _pause(run, draw.uniform(0, 5) * wheel.pace):
         return None
     before = _size(store)
     if not _wait(run, lambda: wal.exists() or _size(store) != before):

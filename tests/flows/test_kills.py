@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +55,33 @@ def killed(unkilled: Ran, model: Path, tmp_path_factory: pytest.TempPathFactory)
         try:
             if STRIKES[victim](wheel, run, draw):
                 victims.append(victim)
-            codes.append(run.wait(60))
+            codes.append(run.wait(300))
         finally:
             if run.poll() is None:
                 kill(run.pid, group=True)
-    codes.append(wheel.start().wait(120))
+    codes.append(wheel.start().wait(300))
     home = read_home(wheel.home)
     difference = compare(home, read_home(unkilled.config.home))
     runs = [one["status"] for one in builders.open_store(wheel.home / "store.duckdb").query("SELECT status FROM runs")]
     return Killed(tuple(victims), tuple(codes), difference, runs)
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("DELETE FROM pairs WHERE chosen_id = (SELECT min(chosen_id) FROM pairs)", "lost"),
+        ("INSERT INTO judgements FROM judgements LIMIT 1", "doubled"),
+        ("UPDATE responses SET text = 'x' WHERE response_id = (SELECT min(response_id) FROM responses)", "different"),
+    ],
+)
+def test_the_comparison_finds_what_is_wrong(unkilled: Ran, tmp_path: Path, sql: str, what: str) -> None:
+    reference = read_home(unkilled.config.home)
+    shutil.copytree(unkilled.config.home, tmp_path / "home")
+    with builders.open_store(tmp_path / "home" / "store.duckdb").connect() as connection:
+        connection.execute(sql)
+    found = compare(read_home(tmp_path / "home"), reference)
+    assert {name for name in ("lost", "doubled", "different") if getattr(found, name)} == {what}
+    assert found.said
 
 
 def test_every_kill_struck(killed: Killed) -> None:
