@@ -13,6 +13,7 @@ from rich.console import Console
 from flows.engine_cli import doctor, engine_app
 from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
+from flows.store_cli import restore, snapshot
 from rlrf.errors import RlrfError, StoppedError
 from rlrf.terminal import visible
 
@@ -34,6 +35,8 @@ err = Console(stderr=True)
 app.add_typer(engine_app, name="engine")
 app.add_typer(judge_app, name="judge")
 app.command()(doctor)
+app.command()(snapshot)
+app.command()(restore)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file", metavar="CONFIG")]
 StorePath = Annotated[

@@ -34,7 +34,7 @@ def start_run(store: Store, run_id: str, name: str, config: str) -> None:
 
 def mark_killed(store: Store, name: str) -> list[str]:
     """Give the runs of this name on this host whose process is gone the status they deserve; returns their ids."""
-    sql = "SELECT run_id, pid FROM runs WHERE name = ? AND status = 'running' AND host = ? ORDER BY started_at"
+    sql = "SELECT run_id, pid FROM runs WHERE name = ? AND status = 'running' AND host = ? ORDER BY rowid"
     dead = [row["run_id"] for row in store.query(sql, [name, socket.gethostname()]) if not _alive(row["pid"])]
     for run_id in dead:
         end_run(store, run_id, "killed", "its process ended without a word")

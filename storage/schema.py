@@ -14,7 +14,7 @@ from storage.reflection_views import REFLECTION
 
 IDENTITY: dict[str, dict[str, str]] = {
     "prompts": {"prompt_id": "UUID"},
-    "responses": {"response_id": "UUID"},
+    "responses": {"gen_key": "UUID", "response_id": "UUID"},
     "failures": {"response_id": "UUID"},
     "judgements": {"response_id": "UUID", "judge_key": "UUID"},
     "ratings": {"response_id": "UUID", "judge_key": "UUID", "aspect": "VARCHAR"},
@@ -31,6 +31,7 @@ IDENTITY: dict[str, dict[str, str]] = {
 
 They have no primary key: DuckDB writes a key's whole index anew whenever the file is closed, which costs every micro-batch
 0.3 s at 100,000 rows. Instead `storage.store.insert` leaves out what is there, under the lock that a writer has on the file.
+A response's id follows from its `gen_key`, among other things; naming that lets DuckDB pass over all rows of other keys.
 """
 
 ROW_TABLES = """

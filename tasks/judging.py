@@ -79,6 +79,8 @@ def _judge_each(
             ledger.record_keys(store, chooser)
             _choose(stage, store, set_key, opened, chooser.key)
         cases = judgements.unjudged(store, set_key, key, chooser.key if chooser else None)
+        if known := sum(len(case.known) for case in cases):
+            progress.say(f"{known:,} ratings of aspects that stayed are kept; only the other aspects are asked for")
         progress.begin(total, total - len(cases), "judgements")
         for batch in opened.judge(cases) if cases else ():
             judgements.add_judgements(store, key, batch, opened.weights, stage.run.run_id)

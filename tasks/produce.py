@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import closing
 
 from rlrf.backends.protocols import Generator
@@ -13,7 +12,8 @@ from rlrf.exploring import Planned
 from rlrf.handles import Policy
 from rlrf.records import Completion, Request, Sampling
 from rlrf.stages import Key, engine_key
-from storage import ledger, rows
+from storage import ledger, reuse, rows
+from storage.reuse import PlanOf
 from storage.store import Store
 from tasks.engines import open_policy
 from tasks.stage import Stage
@@ -25,18 +25,22 @@ def produce(
     policy: Policy,
     key: Key,
     sampling: Sampling,
-    plan: Sequence[Planned],
+    plan_of: PlanOf,
     engine: AnyEngine | None = None,
 ) -> list[str]:
-    """Bring every planned response into the store; returns the ids that are there. `engine`: the run's when left out.
+    """Bring every planned response into the store; returns the ids of the rows that serve, in the plan's order.
 
-    Only missing rows are asked for; each batch is one transaction, so a kill costs what is under way. Raises
+    `plan_of` gives the plan under any key; `engine` is the run's when left out. Only missing rows are asked for: those that
+    are there and complete under another token limit serve as they are (`storage.reuse`). Each batch is one transaction, so
+    a kill costs what is under way. Raises
     StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
     """
     ledger.record_keys(store, key)
-    have = rows.existing(store, [one.response_id for one in plan])
-    missing = {one.response_id: one for one in plan if one.response_id not in have}
-    stage.progress.begin(len(plan), len(have), "responses")
+    found = reuse.reusable(store, key, plan_of)
+    plan, missing = found.plan, {one.response_id: one for one in found.missing}
+    if found.borrowed:
+        stage.progress.say(f"{found.borrowed:,} responses made under other settings serve on, complete as they are")
+    stage.progress.begin(len(plan), len(found.there), "responses")
     made: set[str] = set()
     if missing:
         with closing(open_policy(stage, policy, engine)) as generator:
@@ -47,7 +51,8 @@ def produce(
             "failed; the backend lost some: run again, and report it if it stays"
         )
     _check_failures(stage, store, key, len(plan))
-    return [one.response_id for one in plan if one.response_id in have or one.response_id in made]
+    serving = found.there | dict(zip(made, made, strict=True))
+    return [serving[one.response_id] for one in plan if one.response_id in serving]
 
 
 def _generate(

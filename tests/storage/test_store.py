@@ -218,7 +218,7 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_still_doubles_none(tmp_
         judged = f"('{uid('r')}', '{uid('j')}'"
         connection.execute(f"INSERT INTO ratings VALUES {judged}, 'answer', 0, 1, 'fine')")
         connection.execute(f"INSERT INTO judgements VALUES {judged}, 1.0, NULL, 'raw', 3, 4, NULL, now())")
-        there = sorted(set(IDENTITY) - {"chosen_aspects", "ratings", "judgements"})
+        there = sorted(set(IDENTITY) - {"chosen_aspects", "claims", "ratings", "judgements"})
         before = {name: connection.execute(f"FROM {name}").fetchall() for name in there}
     store = open_store(path)
     for each in (store, store.held_out()):
