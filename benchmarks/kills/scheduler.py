@@ -63,7 +63,7 @@ class Worker:
             command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
             self.process = subprocess.Popen(
                 [*command, "--name", "kills"],
-                env=self.wheel.surroundings() | {"PREFECT_WORKER_QUERY_SECONDS": "1"},
+                env=self.wheel.surroundings() | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONSAFEPATH": "1"},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
