@@ -95,6 +95,14 @@ def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = N
     ]
 
 
+def unjudged_ids(store: Store, set_key: str, judge_key: str) -> set[str]:
+    """The responses of a set that this judge hasn't seen, or for which no reply came."""
+    sql = f"""SELECT m.member_id FROM members m JOIN responses r ON r.response_id = m.member_id
+              WHERE m.set_key = $set AND NOT EXISTS (FROM judgements j
+                    WHERE j.response_id = m.member_id AND j.judge_key = $judge AND NOT {_NO_REPLY})"""
+    return {row["member_id"] for row in store.query(sql, {"set": set_key, "judge": judge_key})}
+
+
 def unchosen(store: Store, set_key: str, chooser: str) -> list[Prompt]:
     """The prompts of a set of responses for which this judge has named no aspects yet, by id."""
     sql = """SELECT p.* FROM prompts p WHERE p.prompt_id IN

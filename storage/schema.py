@@ -268,9 +268,10 @@ CREATE TABLE claimants (
     owner UUID PRIMARY KEY, run_id UUID, host VARCHAR NOT NULL, pid INTEGER NOT NULL, process VARCHAR NOT NULL,
     beats BIGINT NOT NULL DEFAULT 0, started_at TIMESTAMPTZ NOT NULL DEFAULT now());
 CREATE TABLE claims (work UUID NOT NULL, row_id UUID NOT NULL, owner UUID NOT NULL);
+CREATE TABLE run_processes (run_id UUID PRIMARY KEY, process VARCHAR NOT NULL);
 """
-"""Who is at work on what, so that two processes don't do it twice. `beats` rises as long as the owner lives; `host` and
-`process` (what started the pid) say whether the pid can be looked up here and is still the same process."""
+"""Who is at work on what, so that two processes don't do it twice. `beats` rises as long as the owner lives; `process` (boot,
+pid namespace, start) says whether the pid can be looked up here and is still the same process, for runs as for claimants."""
 
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"

@@ -7,7 +7,6 @@ operation; a busy file is waited for with jitter; one transaction holds one micr
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import threading
 import time
@@ -24,9 +23,11 @@ import pyarrow as pa
 from rlrf.errors import StoreError
 from storage.instance import NAME, attach, detach
 from storage.schema import IDENTITY, MIGRATIONS, VERSION
+from storage.waiting import Wait, holder, turn
 
-BUSY_SECONDS = 60.0
-"""How long an operation waits for another process to let go of the file."""
+BUSY_SECONDS = 600.0
+"""How long an operation waits for another process to let go of the file. Those of rlrf do so after each operation; a
+notebook may take a while to be noticed."""
 
 _BUSY = "could not set lock"
 _DAMAGE = (
@@ -37,6 +38,7 @@ _DAMAGE = (
     "sqlite_scanner",
     "internal error",
     "fatal error",
+    "is a directory",
 )
 """How DuckDB's messages say that a file is held by another process, and that it is damaged or of another kind."""
 
@@ -160,16 +162,17 @@ def _plain(value: Any) -> Any:
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return attach(path)
-        except duckdb.IOException as error:
-            if _BUSY not in str(error).lower() or time.monotonic() > deadline:
+    wait = Wait(path)
+    with turn(path):
+        while True:
+            try:
+                return attach(path)
+            except duckdb.IOException as error:
+                if _BUSY not in str(error).lower() or wait.seconds > BUSY_SECONDS:
+                    raise wrapped(path, error) from error
+                wait.sleep(str(error))
+            except duckdb.Error as error:
                 raise wrapped(path, error) from error
-            time.sleep(random.uniform(0.01, 0.1))  # jitter, so that waiting processes don't march in step
-        except duckdb.Error as error:
-            raise wrapped(path, error) from error
 
 
 def wrapped(path: Path, error: duckdb.Error | OSError) -> StoreError:
@@ -180,7 +183,10 @@ def wrapped(path: Path, error: duckdb.Error | OSError) -> StoreError:
     if "no space left" in lowered or "could not write" in lowered:
         remedy = "the disk is full: free some space and run the same command again; committed rows are safe"
     elif _BUSY in lowered:
-        remedy = f"another process held it for {BUSY_SECONDS:.0f} s: close notebooks and shells that have it open"
+        remedy = (
+            f"{holder(text)} held it for {BUSY_SECONDS:.0f} s: close it there, and run the same command again; notebooks and "
+            f"shells read {str(path.with_name('snapshot.duckdb'))!r} without harm, which `rlrf snapshot` makes"
+        )
     elif "permission denied" in lowered or "read-only" in lowered:
         remedy = "the file or its folder can't be written: choose another `home` or mend its permissions"
     elif any(sign in lowered for sign in _DAMAGE):
