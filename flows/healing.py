@@ -1,4 +1,4 @@
-"""Runs that crash are run again by Prefect itself: two automations on the server, which a worker's runs are healed by.
+"""Crashed runs are run again by Prefect itself, through two automations on its server.
 
 Only runs of a deployment can be run again by a server. What a killed run did is in the store, so running it again goes on
 from there.
@@ -25,15 +25,19 @@ ATTEMPTS = 3
 MISSED = 3
 """Heartbeats that a run may miss before it counts as crashed."""
 
+PAUSE = timedelta(seconds=30)
+"""How long a crashed run is left alone: Prefect's worker reports a crash twice, a few seconds apart, and the second report
+would be taken for a crash of the next attempt."""
+
 _RUN = "prefect.resource.id"
-_ENDS = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
-def install_healing(silence: timedelta | None = None) -> list[str]:
+def install_healing(silence: timedelta | None = None, pause: timedelta = PAUSE) -> list[str]:
     """Create both automations on the configured server, or bring them up to date; returns a line on each.
 
     `silence`: how long a run may send no heartbeat; at least 10 s, more than PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the
-    workers; three times this process's when left out. Raises BackendError where no server is configured or none answers.
+    workers; three times this process's when left out. `pause`: between a crash and the next attempt, at least 10 s.
+    Raises BackendError where no server is configured or none answers.
     """
     settings = get_current_settings()
     if settings.api.url is None:
@@ -44,7 +48,7 @@ def install_healing(silence: timedelta | None = None) -> list[str]:
     silence = silence or timedelta(seconds=MISSED * (settings.flows.heartbeat_frequency or 180))
     try:
         with get_client(sync_client=True) as client:
-            return [_install(client, wanted) for wanted in (_noticing(silence), _running_again())]
+            return [_install(client, wanted) for wanted in (_noticing(silence), _running_again(pause))]
     except httpx.HTTPError as error:
         place = urlsplit(settings.api.url).hostname
         raise BackendError(
@@ -62,14 +66,16 @@ def _install(client: SyncPrefectClient, wanted: AutomationCore) -> str:
     return f"{wanted.name}: " + ("up to date" if there[0].enabled else "up to date, but switched off")
 
 
-def _running_again() -> AutomationCore:
-    """A crashed run of a deployment waits for a worker again, as long as it has had few attempts."""
+def _running_again(pause: timedelta) -> AutomationCore:
+    """A run of a deployment that stays crashed waits for a worker again, as long as it has had few attempts."""
     trigger = EventTrigger(
-        expect={"prefect.flow-run.Crashed"},
+        after={"prefect.flow-run.Crashed"},
+        expect=_states("Scheduled", "AwaitingRetry", "Pending", "Running", "Completed", "Failed", "Cancelled"),
         match={_RUN: "prefect.flow-run.*", "prefect.run-count": [str(count) for count in range(1, ATTEMPTS + 1)]},
         match_related=[_flows("flywheel"), {"prefect.resource.role": "deployment"}],
         for_each={_RUN},
-        posture=Posture.Reactive,
+        posture=Posture.Proactive,
+        within=pause,
     )
     action = ChangeFlowRunState(
         state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed; what it did is in the store"
@@ -82,7 +88,7 @@ def _noticing(silence: timedelta) -> AutomationCore:
     """A run whose process and worker are gone stays Running in Prefect until someone notices."""
     trigger = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
+        expect=_states("heartbeat", "Completed", "Failed", "Crashed", "Cancelled"),
         match={_RUN: "prefect.flow-run.*"},
         match_related=_flows("flywheel", "iteration", "pairs"),
         for_each={_RUN},
@@ -93,6 +99,10 @@ def _noticing(silence: timedelta) -> AutomationCore:
     action = ChangeFlowRunState(state=StateType.CRASHED, message=message)
     said = "A run that sends no heartbeats has crashed. Workers' PREFECT_FLOWS_HEARTBEAT_FREQUENCY has to be shorter."
     return AutomationCore(name=NOTICE, description=said, trigger=trigger, actions=[action])
+
+
+def _states(*names: str) -> set[str]:
+    return {f"prefect.flow-run.{name}" for name in names}
 
 
 def _flows(*names: str) -> dict[str, str | list[str]]:
