@@ -22,8 +22,11 @@ from rlrf.config import RunConfig
 from rlrf.handles import Handle, Run
 from rlrf.stages import Key
 from storage import ledger
+from storage.claims import Claimant
 from storage.store import Store, open_store
+from tasks.claiming import turn
 from tasks.progress import StageProgress, stage_progress
+from tasks.publishing import publish_when_due
 
 
 class Summarised(Protocol):
@@ -51,6 +54,11 @@ class Stage:
     def config(self) -> RunConfig:
         """The run's configuration."""
         return self.run.config
+
+    @functools.cached_property
+    def claimant(self) -> Claimant:
+        """In whose name this stage and its rows are claimed."""
+        return Claimant(self.store, self.run.run_id)
 
     def handle(self, rows: int, digest: str) -> Handle:
         """This stage's rows as a handle."""
@@ -106,7 +114,11 @@ def stage(
         @functools.wraps(body)
         def work(*args: P.args, **kwargs: P.kwargs) -> Ended[R]:
             bound = signature.bind(*args, **kwargs)
-            return _run_stage(name, key_of(**bound.arguments), found, body, bound)
+            ended = _run_stage(name, key_of(**bound.arguments), found, body, bound)
+            if not ended.cached:
+                run: Run = bound.arguments["run"]
+                publish_when_due(Store(run.config.store_path), StageProgress("snapshot").say)
+            return ended
 
         parameters = list(inspect.signature(body).parameters.values())[1:]
         signature = inspect.signature(body).replace(parameters=parameters)
@@ -122,24 +134,38 @@ def _run_stage(
     run: Run = bound.arguments["run"]
     cache_key = f"rlrf/{run.store_id}/{name}/{key.key}"
     store = open_store(run.config.store_path)
-    done = ledger.receipt(store, key.key)
-    result = found(store, key.key) if done else None
     with stage_progress(name) as progress:
-        if result is not None and done is not None:
-            said = f"{done.rows:,} rows kept, nothing to do"
-            progress.say(said)
-            return Ended(result, True, said, cache_key)
-        ledger.record_keys(store, key)
-        started = time.monotonic()
-        result = body(Stage(name, key.key, run, store, progress), *bound.args, **bound.kwargs)
-        seconds = time.monotonic() - started
-        rows, digest = result.summary()
-        receipt = Handle(stage=name, key=key.key, rows=rows, digest=digest)
-        ledger.write_receipt(store, receipt, progress.counts(), seconds, run.run_id)
-        progress.end()
-        said = _line(rows, progress, seconds)
-        progress.say(said)
+        stage = Stage(name, key.key, run, store, progress)
+        with turn(stage.claimant, progress, key.key, lambda: _finished(store, key.key, found)) as kept:
+            if kept is not None:
+                done, result = kept
+                said = f"{done.rows:,} rows kept, nothing to do"
+                progress.say(said)
+                return Ended(result, True, said, cache_key)
+            result, said = _work(stage, key, body, bound)
         return Ended(result, False, said, cache_key)
+
+
+def _finished(store: Store, key: str, found: Callable[[Store, str], Any]) -> tuple[Handle, Any] | None:
+    """The receipt of a finished stage and its result."""
+    done = ledger.receipt(store, key)
+    result = found(store, key) if done else None
+    return (done, result) if done is not None and result is not None else None
+
+
+def _work(stage: Stage, key: Key, body: Callable[..., R], bound: inspect.BoundArguments) -> tuple[R, str]:
+    """Do a stage and write its receipt; also what it came to, in words."""
+    ledger.record_keys(stage.store, key)
+    progress, started = stage.progress, time.monotonic()
+    result = body(stage, *bound.args, **bound.kwargs)
+    seconds = time.monotonic() - started
+    rows, digest = result.summary()
+    receipt = Handle(stage=stage.name, key=key.key, rows=rows, digest=digest)
+    ledger.write_receipt(stage.store, receipt, progress.counts(), seconds, stage.run.run_id)
+    progress.end()
+    said = _line(rows, progress, seconds)
+    progress.say(said)
+    return result, said
 
 
 def _line(rows: int, progress: StageProgress, seconds: float) -> str:
