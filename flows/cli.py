@@ -154,6 +154,15 @@ def rollback(home: StorePath, reason: Yes) -> None:
     out.print(roll_back(_store(home), reason), markup=False, soft_wrap=True)
 
 
+@app.command()
+def heal() -> None:
+    """Let the Prefect server at PREFECT_API_URL run crashed runs of deployments again; they go on from their rows."""
+    from flows.healing import install_healing
+
+    for line in install_healing():
+        out.print(line, markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Entry point: errors that are explained go to stderr without a traceback, with their own exit code."""
     with _explained():

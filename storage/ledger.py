@@ -32,6 +32,11 @@ def start_run(store: Store, run_id: str, name: str, config: str) -> None:
         insert(connection, "run_processes", [{"run_id": run_id, "process": me.mark}])
 
 
+def is_run(store: Store, run_id: str) -> bool:
+    """Whether a run of this id is recorded."""
+    return bool(store.value("SELECT count(*) FROM runs WHERE run_id = ?", [run_id]))
+
+
 def mark_killed(store: Store, name: str) -> list[str]:
     """Give the runs of this name on this host whose process is gone the status they deserve; returns their ids."""
     sql = """SELECT run_id, host, pid, process FROM runs LEFT JOIN run_processes USING (run_id)
