@@ -94,7 +94,7 @@ def _run_stage(
         if result is not None and done is not None:
             progress.say(f"{done.rows:,} rows kept, nothing to do")
             return result
-        ledger.record_keys(store, key)
+        ledger.record_start(store, name, key, run.run_id)
         started = time.monotonic()
         result = body(Stage(name, key.key, run, store, progress), *bound.args, **bound.kwargs)
         seconds = time.monotonic() - started
