@@ -125,8 +125,8 @@ def _of_names(old: dict[str, Any], new: dict[str, Any], of: str, path: Path) -> 
 
 
 def _of_order(old: dict[str, Any], new: dict[str, Any], of: str, path: Path) -> list[Change]:
-    """A change of order that is more than entries that went and entries that came at the end."""
-    expected = [*(name for name in old if name in new), *(name for name in new if name not in old)]
+    """A change of order that is more than entries that went, and entries that came at the end by their names."""
+    expected = [*(name for name in old if name in new), *sorted(name for name in new if name not in old)]
     return [] if expected == list(new) else [Change(of, (*path, Mark.ORDER), list(old), list(new))]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,35 @@ def canonical_json(value: Any) -> str:
         TypeError: something other than str, int, float, bool, None, list, tuple or dict with text keys; names its path.
         ValueError: NaN, an infinity or text with a lone surrogate; names its path.
     """
-    _check(value, "$")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        if _text_keys(value):
+            text = _encode(value)
+            text.encode("utf-8")  # a lone surrogate has no bytes
+            return text
+    except (TypeError, ValueError):
+        pass
+    _check(value, "$")  # says what is wrong, and where
+    return _encode(value)
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def content_id(kind: str, ingredients: Any) -> str:
     """128-bit BLAKE2b of a kind of thing and what it is made of, in UUID text form. Raises as `canonical_json`."""
     return _uuid_form(_digest(f"[{canonical_json(kind)},{canonical_json(ingredients)}]"))
+
+
+def numbered_ids(kind: str, ingredients: Sequence[Any], numbers: Iterable[int]) -> list[str]:
+    """`content_id(kind, [*ingredients, number])` of every number, much faster than one by one."""
+    begun = canonical_json([kind, [*ingredients, 0]]).removesuffix("0]]")
+    state = hashlib.blake2b(begun.encode("utf-8"), digest_size=16)
+    found = []
+    for number in numbers:
+        one = state.copy()
+        one.update(b"%d]]" % number)
+        found.append(_uuid_form(one.digest()))
+    return found
 
 
 def response_seed(gen_key: str, prompt_id: str, parent_id: str | None, index: int) -> int:
@@ -45,10 +68,17 @@ def response_seed(gen_key: str, prompt_id: str, parent_id: str | None, index: in
     Raises:
         ValueError: an index outside 0 .. 2**20 - 1.
     """
-    if not 0 <= index < 2**20:
-        raise ValueError(f"response index {index!r} is outside 0 .. {2**20 - 1}")
+    return response_seeds(gen_key, prompt_id, parent_id, range(index, index + 1))[0]
+
+
+def response_seeds(gen_key: str, prompt_id: str, parent_id: str | None, indices: range) -> list[int]:
+    """`response_seed` of every index; the base is made once. Raises as it does."""
+    for index in (*indices[:1], *indices[-1:]):
+        if not 0 <= index < 2**20:
+            raise ValueError(f"response index {index!r} is outside 0 .. {2**20 - 1}")
     digest = _digest(canonical_json(["seed", gen_key, prompt_id, parent_id]))
-    return int.from_bytes(digest, "big") % SEED_SPAN + index
+    base = int.from_bytes(digest, "big") % SEED_SPAN
+    return [base + index for index in indices]
 
 
 def file_digest(path: str | Path) -> str:
@@ -67,6 +97,13 @@ def _digest(text: str) -> bytes:
 def _uuid_form(digest: bytes) -> str:
     text = digest.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _text_keys(value: Any) -> bool:
+    """Whether all keys are text: everything else that has no place in an id is refused by the encoder itself."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _text_keys(item) for key, item in value.items())
+    return all(map(_text_keys, value)) if isinstance(value, (list, tuple)) else True
 
 
 def _check(value: Any, path: str) -> None:
