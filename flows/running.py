@@ -1,5 +1,7 @@
 """`rlrf run`: the flywheel in this process, with its results and where they are."""
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -61,10 +63,23 @@ def _turn(config: RunConfig, run_id: str) -> None:
 
 
 def has_server() -> bool:
-    """Whether Prefect was told of a server, by its environment, its profile or its files."""
+    """Whether Prefect was told of a server. It is asked, which takes a second, only where something could have told it."""
+    if not _may_name_server():
+        return False
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url is not None
+
+
+def _may_name_server() -> bool:
+    """Whether the environment, a profile or a settings file speaks of an API at all."""
+    if os.environ.keys() & {"PREFECT_API_URL", "PREFECT_PROFILE"}:
+        return True
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    files = [profiles, *(Path.cwd() / name for name in (".env", "prefect.toml", "pyproject.toml"))]
+    texts = (file.read_text(encoding="utf-8", errors="replace").lower() for file in files if file.is_file())
+    return any(re.search(r"prefect_api|\[tool\.prefect|\bapi\b", text) for text in texts)
 
 
 def in_flight(config: RunConfig) -> int:

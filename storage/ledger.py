@@ -63,7 +63,8 @@ def record_start(store: Store, stage: str, key: Key, run_id: str) -> None:
     """Record that a run begins to work on a stage, with the ingredients of its key."""
     with store.connect() as connection:
         insert(connection, "keys", _whole(key))
-        insert(connection, "starts", [{"stage_key": key.key, "stage": stage, "run_id": run_id}])
+        sql = "INSERT INTO starts (stage_key, stage, run_id) VALUES (?, ?, ?)"
+        connection.execute(sql, [key.key, stage, run_id])
 
 
 def record_keys(store: Store, *keys: Key) -> None:
