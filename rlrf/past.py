@@ -125,7 +125,7 @@ class Past:
         for name, given in key.ingredients.items():
             for one in given if isinstance(given, list) else [given]:
                 found = [receipt.handle.key for receipt in self.with_digest(one, UPSTREAM.get((key.kind, name), ()))]
-                if name in {"weights", "base"} and one in self.policies:
+                if isinstance(one, str) and name in {"weights", "base"} and one in self.policies:
                     found = [self.policies[one].stage_key or ""]
                 for above in found[:1]:
                     if (known := self.key(above)) is not None:

@@ -19,6 +19,9 @@ CORPUS_PARTS = {
 }
 """Ingredients that are the digest of a part of what was ingested: whose."""
 
+POLICIES = {("response", "weights"), ("refinement", "weights"), ("evaluate", "weights"), ("train_policy", "base")}
+"""Ingredients that are policies' ids."""
+
 Compared = Callable[[Handle, Handle], str]
 """Says how the rows of two sets compare."""
 
@@ -69,7 +72,7 @@ class Tracer:
             return self._rows(change, UPSTREAM[ingredient])
         if ingredient in CORPUS_PARTS:
             return self._corpus(change, CORPUS_PARTS[ingredient])
-        if change.path in {("weights",), ("base",)}:
+        if ingredient in POLICIES:
             return self._policy(change)
         before, after = self.past.key(change.was), self.past.key(change.now)
         if before is None or after is None or before.kind != after.kind or after.kind in _NAMED:
