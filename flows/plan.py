@@ -9,12 +9,13 @@ from flows.preflight import preflight
 from flows.steps import AT_MOST, FINISHED, FRESH, OPEN, PARTLY, STALE, Step
 from rlrf import explaining, judging, stage_keys, stages
 from rlrf.config import RunConfig
+from rlrf.exploring import plan_responses
 from rlrf.handles import Corpus, Evaluation, Handle, Policy, Run
 from rlrf.identities import configured_policy
 from rlrf.past import Maker, Past
 from rlrf.stages import Key
 from rlrf.tracing import Tracer
-from storage import corpora, ledger, planning, refining, rows
+from storage import corpora, ledger, planning, refining, reuse, rows
 from storage.auditing import check_digest
 from storage.planning import There
 from storage.store import Store, open_store
@@ -149,13 +150,17 @@ class Planner:
         )
         asked = (responses.key, prompts.key, config.explore.n)
         self.ahead[number, "judge of explore"] = planning.judged_ahead(self.store, *asked, judge.key)
-        there = planning.responses_there(self.store, *asked)
+        step = Step(number, "explore", prompts.rows * config.explore.n, key=key)
+        if reuse.has_siblings(self.store, responses):
+            texts = rows.prompts_of(self.store, prompts.key)
+            plan_of: reuse.PlanOf = lambda one: plan_responses(one, texts, config.explore.n)  # noqa: E731
+            step = self.reusable(self.store, step, responses, plan_of, config.explore.max_tokens)
+        else:  # what is there is counted, without an id being made
+            step = self.partly(step, planning.responses_there(self.store, *asked), config.explore.max_tokens)
         written = (
             len(rows.responses_within(self.store, corpus.external.key, prompts.key)) if corpus.external.rows else 0
         )
-        wanted = prompts.rows * config.explore.n
-        step = self.partly(Step(number, "explore", wanted, key=key), there, config.explore.max_tokens)
-        return replace(step, rows=wanted + written, kept=there.rows + written)
+        return replace(step, rows=(step.rows or 0) + written, kept=step.kept + written)
 
     def judged_by(self, policy: Policy) -> RunConfig:
         """The configuration with the judge's weights settled, where a policy is its own judge."""
@@ -175,9 +180,9 @@ class Planner:
         )
         if not config.refine.m or self.done(step.key) is not None:
             return step
-        wanted = [one.response_id for one in refining.planned_refinements(self.store, config, policy, feedback)]
-        there = planning.ids_there(self.store, wanted)
-        return self.partly(replace(step, rows=len(wanted)), there, config.refine.max_tokens)
+        plan_of = refining.plan_of_refinements(self.store, config, feedback)
+        refinements = stage_keys.refinement_key(config, policy)
+        return self.reusable(self.store, step, refinements, plan_of, config.refine.max_tokens)
 
     def compared(self, number: int, config: RunConfig, policy: Policy, refined: Handle) -> Step:
         """The plain responses that refinements are compared with; refined prompts are no more than refinements."""
@@ -194,8 +199,15 @@ class Planner:
         if self.done(step.key) is not None:
             return step
         answers = stages.response_key(config, policy.here(), settings)
-        there = planning.responses_there(self.store.held_out(), answers.key, held_out.key, 1)
-        return self.partly(step, there, settings.max_tokens)
+        store = self.store.held_out()
+        questions = rows.prompts_of(store, held_out.key)
+        return self.reusable(store, step, answers, lambda one: plan_responses(one, questions, 1), settings.max_tokens)
+
+    def reusable(self, store: Store, step: Step, key: Key, plan_of: reuse.PlanOf, max_tokens: int) -> Step:
+        """The step with the rows that serve it, those of sibling keys included."""
+        found = reuse.reusable(store, key, plan_of)
+        there = planning.ids_there(store, list(found.there.values()))
+        return self.partly(replace(step, rows=len(found.plan)), there, max_tokens)
 
     def partly(self, step: Step, there: There, max_tokens: int) -> Step:
         """The step with the rows that are there, and what the others will take: no more than `max_tokens` each."""

@@ -48,7 +48,13 @@ def kept_report(run: Run) -> Path | None:
     found, store = re.search(r"^Run ([0-9a-f-]{36})\.", text, re.MULTILINE), open_store(run.config.store_path)
     champion = ledger.champion(store)
     drawn = (run.config.home / "accuracy.svg").is_file()
-    if not found or not drawn or not text.startswith(f"# {run.config.name}\n") or not champion or champion.policy_id not in text:
+    if (
+        not found
+        or not drawn
+        or not text.startswith(f"# {run.config.name}\n")
+        or not champion
+        or champion.policy_id not in text
+    ):
         return None
     return path if reading.same_results(store, run.run_id, found[1]) else None
 

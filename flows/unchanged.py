@@ -39,6 +39,7 @@ def _record_all(run: Run, planner: Planner, steps: list[Step], base: Policy) -> 
     for step in steps:
         made[step.iteration].append(planner.result(step, planner.done(step.key)))
     first, *control = [one for one in made.pop(0) if isinstance(one, Trained | Evaluation)]
+    assert isinstance(first, Evaluation), "the first policy's exam comes before all training"
     exam, best = run.judged_by(base), first
     record(exam, "base", Outcome.of(0, None, first, [first]))
     start_champion(run, base)

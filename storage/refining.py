@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rlrf import judging
 from rlrf.config import RunConfig
 from rlrf.exploring import Planned, plan_refinements
-from rlrf.handles import Handle, Policy
+from rlrf.handles import Handle
 from rlrf.judge_config import PanelJudge
 from rlrf.records import Rating
 from rlrf.reflection import hide_answers
-from rlrf.stage_keys import picking_key, refinement_key
+from rlrf.stage_keys import picking_key
 from storage import promising
 from storage.store import Store
 
 
-def planned_refinements(store: Store, config: RunConfig, policy: Policy, feedback: Handle) -> list[Planned]:
-    """`refine.m` refinements of each prompt's promising response, where the budget finds it worthwhile."""
+def plan_of_refinements(store: Store, config: RunConfig, feedback: Handle) -> Callable[[str], list[Planned]]:
+    """`refine.m` refinements of each prompt's promising response, where the budget finds it worthwhile; by their key."""
     settings, judge_key, picks = config.refine, judging.key_of(config.judge).key, picking_key(config)
-    key = refinement_key(config, policy).key
     rows = promising.promising(
         store,
         feedback.key,
@@ -30,14 +30,17 @@ def planned_refinements(store: Store, config: RunConfig, policy: Policy, feedbac
         budget=settings.budget,
     )
     each = _members_verdicts(store, config, rows)
-    plan: list[Planned] = []
+    drafts = []
     for row in rows:
         feedbacks = each.get(row["response_id"]) or [row["ratings"]]
         if settings.hide_answers:
             feedbacks = [hide_answers(one, row["reference"]) for one in feedbacks]
-        about = (row["prompt_id"], row["response_id"], row["messages"], row["text"])
-        plan += plan_refinements(key, *about, feedbacks, settings.m)
-    return plan
+        drafts.append((row["prompt_id"], row["response_id"], row["messages"], row["text"], feedbacks))
+
+    def plan_of(gen_key: str) -> list[Planned]:
+        return [one for draft in drafts for one in plan_refinements(gen_key, *draft, settings.m)]
+
+    return plan_of
 
 
 def _members_verdicts(

@@ -7,7 +7,7 @@ from rlrf.handles import Handle, Policy, Run
 from rlrf.identities import reviser
 from rlrf.stage_keys import refine_key, refinement_key
 from storage import ledger, promising, sets
-from storage.refining import planned_refinements
+from storage.refining import plan_of_refinements
 from tasks.produce import produce
 from tasks.stage import Stage, stage
 
@@ -30,10 +30,12 @@ def refine(stage: Stage, run: Run, policy: Policy, feedback: Handle) -> Handle:
     teacher = settings.teacher
     if teacher is not None:
         ledger.add_policy(stage.store, who, "teacher" if who.folder else "external")
-    plan = planned_refinements(stage.store, stage.config, policy, feedback) if settings.m else []
-    _say_left_out(stage, feedback)
-    key, engine = refinement_key(stage.config, policy), teacher.engine if teacher else None
-    made = produce(stage, stage.store, who, key, settings.sampling(), plan, engine) if plan else []
+    made: list[str] = []
+    if settings.m:
+        _say_left_out(stage, feedback)
+        key, engine = refinement_key(stage.config, policy), teacher.engine if teacher else None
+        plan_of = plan_of_refinements(stage.store, stage.config, feedback)
+        made = produce(stage, stage.store, who, key, settings.sampling(), plan_of, engine) if plan_of(key.key) else []
     sets.add_members(stage.store, stage.key, made)
     return stage.handle(len(made), sets.digest(stage.store, "responses", stage.key))
 
@@ -41,8 +43,6 @@ def refine(stage: Stage, run: Run, policy: Policy, feedback: Handle) -> Handle:
 def _say_left_out(stage: Stage, feedback: Handle) -> None:
     """Which prompts get no refinements, and why."""
     settings, judge_key = stage.config.refine, judging.key_of(stage.config.judge).key
-    if not settings.m:
-        return
     without = promising.left_out(stage.store, feedback.key, judge_key, settings.promising, settings.budget)
     if without:
         said = ", ".join(f"{n:,} {_WHY[reason]}" for reason, n in without.items())
