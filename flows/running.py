@@ -1,5 +1,7 @@
 """`rlrf run`: the flywheel in this process, with its results and where they are."""
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -8,10 +10,9 @@ from uuid import uuid4
 from rich.console import Console
 
 from flows import tables
-from flows.flywheel import flywheel
 from flows.preflight import preflight
-from flows.reporting import write_report
-from flows.temporary_server import start_temporary_server
+from flows.reporting import kept_report, write_report
+from flows.unchanged import record_unchanged
 from rlrf.backends.endpoint.settings import BACKLOG
 from rlrf.backends.opening import described
 from rlrf.config import RunConfig, load_config
@@ -32,9 +33,9 @@ def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -
         out.print(f"Run {killed[:8]} {said}", soft_wrap=True)
     out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False, soft_wrap=True)
     out.print(f"engine   {described(config.engine)}", markup=False, soft_wrap=True)
-    start_temporary_server()
-    flywheel(config, run_id)
-    report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
+    _turn(config, run_id)
+    run = Run(run_id=run_id, store_id=store.store_id, config=config)
+    report = kept_report(run) or write_report(run)
     out.print(tables.results_table(reading.results(store, run_id)))
     reflected = reflecting.reflection(store, run_id)
     if reflected:
@@ -48,6 +49,37 @@ def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -
     out.print(f"store    {config.store_path}", markup=False, soft_wrap=True)
     out.print(f"champion {champion.folder if champion else 'none'}", markup=False, soft_wrap=True)
     out.print(f"report   {report}", markup=False, soft_wrap=True)
+
+
+def _turn(config: RunConfig, run_id: str) -> None:
+    """Turn the wheel; where nothing is to be done and nobody looks, record that without starting Prefect."""
+    if not has_server() and record_unchanged(config, run_id, Console(stderr=True, highlight=False)):
+        return
+    from flows.flywheel import flywheel
+    from flows.temporary_server import start_temporary_server
+
+    start_temporary_server()
+    flywheel(config, run_id)
+
+
+def has_server() -> bool:
+    """Whether Prefect was told of a server. It is asked, which takes a second, only where something could have told it."""
+    if not _may_name_server():
+        return False
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is not None
+
+
+def _may_name_server() -> bool:
+    """Whether the environment, a profile or a settings file speaks of an API at all."""
+    if os.environ.keys() & {"PREFECT_API_URL", "PREFECT_PROFILE"}:
+        return True
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    files = [profiles, *(Path.cwd() / name for name in (".env", "prefect.toml", "pyproject.toml"))]
+    texts = (file.read_text(encoding="utf-8", errors="replace").lower() for file in files if file.is_file())
+    return any(re.search(r"prefect_api|\[tool\.prefect|\bapi\b", text) for text in texts)
 
 
 def in_flight(config: RunConfig) -> int:

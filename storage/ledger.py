@@ -61,11 +61,26 @@ def end_run(store: Store, run_id: str, status: str, reason: str | None = None) -
         )
 
 
-def record_keys(store: Store, *keys: Key) -> None:
-    """Keep the ingredients of keys, so that a later miss can be explained."""
-    rows = [{"key": k.key, "kind": k.kind, "ingredients": json.dumps(k.ingredients, ensure_ascii=False)} for k in keys]
+def record_start(store: Store, stage: str, key: Key, run_id: str) -> None:
+    """Record that a run begins to work on a stage, with the ingredients of its key."""
     with store.connect() as connection:
-        insert(connection, "keys", rows)
+        insert(connection, "keys", _whole(key))
+        sql = "INSERT INTO starts (stage_key, stage, run_id) VALUES (?, ?, ?)"
+        connection.execute(sql, [key.key, stage, run_id])
+
+
+def record_keys(store: Store, *keys: Key) -> None:
+    """Keep the ingredients of keys and of all their parts, so that a later miss can be explained."""
+    with store.connect() as connection:
+        insert(connection, "keys", _whole(*keys))
+
+
+def _whole(*keys: Key) -> list[dict[str, Any]]:
+    whole = {one.key: one for key in keys for one in key.whole()}
+    return [
+        {"key": one.key, "kind": one.kind, "ingredients": json.dumps(one.ingredients, ensure_ascii=False)}
+        for one in whole.values()
+    ]
 
 
 def receipt(store: Store, stage_key: str) -> Handle | None:

@@ -155,7 +155,7 @@ def _finished(store: Store, key: str, found: Callable[[Store, str], Any]) -> tup
 
 def _work(stage: Stage, key: Key, body: Callable[..., R], bound: inspect.BoundArguments) -> tuple[R, str]:
     """Do a stage and write its receipt; also what it came to, in words."""
-    ledger.record_keys(stage.store, key)
+    ledger.record_start(stage.store, stage.name, key, stage.run.run_id)
     progress, started = stage.progress, time.monotonic()
     result = body(stage, *bound.args, **bound.kwargs)
     seconds = time.monotonic() - started

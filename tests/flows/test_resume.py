@@ -85,8 +85,8 @@ def test_the_plan_says_what_is_left(killed: Killed) -> None:
     explore = next(line.split() for line in killed.plan.out.splitlines() if " explore " in line)
     assert explore[:2] == ["1", "explore"]
     kept = len(killed.rows)
-    assert explore[2:5] == [str(PLANNED), str(kept), str(PLANNED - kept)]
-    assert " ".join(explore[6:]) == "started, not finished"
+    assert explore[2:7] == ["partly", "reusable", str(PLANNED), str(kept), str(PLANNED - kept)]
+    assert " ".join(explore[7:]).endswith("started, not finished")
 
 
 def test_the_status_shows_a_run_that_did_not_end(killed: Killed) -> None:
