@@ -11,6 +11,8 @@ from flows import tables
 from flows.flywheel import flywheel
 from flows.preflight import preflight
 from flows.reporting import write_report
+from flows.rerun_tables import show_invalidated
+from flows.rerunning import Again, invalidate, up_to
 from flows.temporary_server import start_temporary_server
 from rlrf.backends.endpoint.settings import BACKLOG
 from rlrf.backends.opening import described
@@ -21,8 +23,13 @@ from storage import audits, ledger, reading, reflecting
 from storage.store import open_store
 
 
-def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -> None:
-    """Check, run, report. `changes` are KEY=VALUE. Raises RlrfError for what can be explained."""
+def run_flywheel(
+    config_path: Path, out: Console, changes: Sequence[str] = (), again: Again | None = None, *, only: bool = False
+) -> None:
+    """Check, run, report. `changes` are KEY=VALUE. Raises RlrfError for what can be explained.
+
+    `again`: stages whose results are invalidated first; with `only` the run ends after that one stage.
+    """
     config = preflight(load_config(config_path, changes))
     store, run_id, started = open_store(config.store_path), str(uuid4()), monotonic()
     for killed in ledger.mark_killed(store, config.name):
@@ -32,8 +39,15 @@ def run_flywheel(config_path: Path, out: Console, changes: Sequence[str] = ()) -
         out.print(f"Run {killed[:8]} {said}", soft_wrap=True)
     out.print(f"Run {run_id[:8]} of {config.name!r}; store {config.store_path}", markup=False, soft_wrap=True)
     out.print(f"engine   {described(config.engine)}", markup=False, soft_wrap=True)
+    reached, stop_after = up_to(config, store, again) if again and only else (None, None)
+    if again:
+        show_invalidated(invalidate(config, store, again), out, done=True)
     start_temporary_server()
-    flywheel(config, run_id)
+    flywheel(config, run_id, stop_after)
+    if reached is not None:
+        said = f"{reached} was done again; the stages after it are left as they were"
+        out.print(f"{said}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
+        return
     report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
     out.print(tables.results_table(reading.results(store, run_id)))
     reflected = reflecting.reflection(store, run_id)

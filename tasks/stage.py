@@ -17,6 +17,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from rlrf.config import RunConfig
+from rlrf.errors import ReachedError
 from rlrf.handles import Handle, Run
 from rlrf.stages import Key
 from storage import ledger
@@ -66,7 +67,11 @@ def stage(
         @functools.wraps(body)
         def work(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
-            return _run_stage(name, key_of(**bound.arguments), found, body, bound)
+            key, run = key_of(**bound.arguments), bound.arguments["run"]
+            result = _run_stage(name, key, found, body, bound)
+            if run.stop_after == key.key:
+                raise ReachedError(f"{name} is done; what comes after it was left as it is")
+            return result
 
         parameters = list(inspect.signature(body).parameters.values())[1:]
         signature = inspect.signature(body).replace(parameters=parameters)
@@ -94,6 +99,9 @@ def _run_stage(
         if result is not None and done is not None:
             progress.say(f"{done.rows:,} rows kept, nothing to do")
             return result
+        if done is not None:
+            progress.say("its result is there no longer: done again")
+            ledger.forget_stage(store, key.key)
         ledger.record_keys(store, key)
         started = time.monotonic()
         result = body(Stage(name, key.key, run, store, progress), *bound.args, **bound.kwargs)
