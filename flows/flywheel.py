@@ -18,7 +18,7 @@ from tasks.record import begin_run, finish_run, record, start_champion
 from tasks.train_policy import train_control
 
 
-@flow(name="flywheel", flow_run_name="{config.name}")
+@flow(name="flywheel", flow_run_name="{config.name}", persist_result=False, result_serializer="json")
 def flywheel(config: RunConfig, run_id: str | None = None, stop_after: str | None = None) -> str:
     """Run the whole configuration, or up to the stage with the key `stop_after`; returns the run's id.
 

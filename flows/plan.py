@@ -13,7 +13,7 @@ from rlrf.fingerprints import file_digest
 from rlrf.handles import Corpus, Evaluation, Handle, Policy, Run
 from rlrf.ingesting import source_digests
 from rlrf.stages import Key
-from storage import corpora, ledger, planning, rows
+from storage import corpora, ledger, planning, reuse, rows
 from storage.store import Store, open_store
 from tasks.audit_pairs import audit_pairs_key
 from tasks.first_policy import configured_policy
@@ -141,10 +141,10 @@ class Planner:
         if not config.explore.n or ledger.receipt(self.store, key.key) is not None:
             return Step(number, "explore", None, key=key)
         responses = stages.response_key(config, policy, config.explore)
-        wanted = plan_responses(responses.key, rows.prompts_of(self.store, prompts.key), config.explore.n)
-        have = len(rows.existing(self.store, [one.response_id for one in wanted]))
-        tokens = round((len(wanted) - have) * planning.mean_tokens(self.store, config.explore.max_tokens))
-        return Step(number, "explore", len(wanted), have, tokens, key=key)
+        asked = rows.prompts_of(self.store, prompts.key)
+        found = reuse.reusable(self.store, responses, lambda one: plan_responses(one, asked, config.explore.n))
+        tokens = round(len(found.missing) * planning.mean_tokens(self.store, config.explore.max_tokens))
+        return Step(number, "explore", len(found.plan), len(found.there), tokens, key=key)
 
     def judged_by(self, policy: Policy) -> RunConfig:
         """The configuration with the judge's weights settled, where a policy is its own judge."""

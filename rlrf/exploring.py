@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rlrf.fingerprints import content_id, response_seed
+from rlrf.fingerprints import content_id, indexed_ids, response_seed
 from rlrf.records import Message, Prompt, Rating
 from rlrf.reflection import refine_messages, render_feedback
 
@@ -27,18 +27,15 @@ def plan_responses(gen_key: str, prompts: Iterable[Prompt], n: int, first: int =
 
     Raising n keeps the first n: an id depends on the position, not on n.
     """
-    return [
-        Planned(
-            response_id=content_id("response", [gen_key, prompt.prompt_id, position]),
-            prompt_id=prompt.prompt_id,
-            parent_id=None,
-            position=position,
-            seed=response_seed(gen_key, prompt.prompt_id, None, position),
-            messages=prompt.messages,
-        )
-        for prompt in prompts
-        for position in range(first, first + n)
-    ]
+    plan = []
+    for prompt in prompts:
+        positions = range(first, first + n)
+        base = response_seed(gen_key, prompt.prompt_id, None, 0)
+        for position, one in zip(
+            positions, indexed_ids("response", [gen_key, prompt.prompt_id], positions), strict=True
+        ):
+            plan.append(Planned(one, prompt.prompt_id, None, position, base + position, prompt.messages))
+    return plan
 
 
 def plan_refinements(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ SEED_SPAN = 2**31 - 2**20
 """Base seeds lie below this, so that base + index stays a signed 32-bit number for every index below 2**20."""
 
 _CHUNK_BYTES = 1 << 20
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
@@ -28,12 +30,24 @@ def canonical_json(value: Any) -> str:
         ValueError: NaN, an infinity or text with a lone surrogate; names its path.
     """
     _check(value, "$")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _JSON.encode(value)
 
 
 def content_id(kind: str, ingredients: Any) -> str:
     """128-bit BLAKE2b of a kind of thing and what it is made of, in UUID text form. Raises as `canonical_json`."""
     return _uuid_form(_digest(f"[{canonical_json(kind)},{canonical_json(ingredients)}]"))
+
+
+def indexed_ids(kind: str, ingredients: Sequence[Any], indices: Iterable[int]) -> list[str]:
+    """`content_id(kind, [*ingredients, index])` of each index; what they have in common is hashed once."""
+    common = canonical_json(list(ingredients))[:-1]
+    head = hashlib.blake2b(f"[{canonical_json(kind)},{common}{',' if ingredients else ''}".encode(), digest_size=16)
+    found = []
+    for index in indices:
+        state = head.copy()
+        state.update(b"%d]]" % index)
+        found.append(_uuid_form(state.digest()))
+    return found
 
 
 def response_seed(gen_key: str, prompt_id: str, parent_id: str | None, index: int) -> int:
@@ -84,7 +98,8 @@ def _check(value: Any, path: str) -> None:
             _check(item, f"{path}.{key}")
     elif isinstance(value, (list, tuple)):
         for position, item in enumerate(value):
-            _check(item, f"{path}[{position}]")
+            if type(item) is not str or not item.isascii():  # most are ids
+                _check(item, f"{path}[{position}]")
     elif value is not None and not isinstance(value, (bool, int)):
         raise TypeError(f"{path} is {value!r} ({type(value).__name__}): turn it into text, numbers, lists or dicts")
 

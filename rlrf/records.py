@@ -76,6 +76,7 @@ class Case:
     metadata: dict[str, Any] = field(default_factory=dict)
     prompt_id: str = ""
     aspects: tuple[str, ...] = ()  # those to rate where they are settled already: the prompt's, or the parent's
+    known: tuple[Known, ...] = ()  # ratings that a judge which differs in other aspects only gave it
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,14 @@ class Rating:
     def top(self) -> bool:
         """Whether it is the highest rating of its scale; a scale without ends has none."""
         return self.rating is not None and self.rating == self.scale[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A rating that needs no question any more, and the key of the judge under which it is kept."""
+
+    rating: Rating
+    judge_key: str
 
 
 @dataclass(frozen=True, slots=True)

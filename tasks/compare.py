@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlrf import stages
-from rlrf.exploring import plan_responses
+from rlrf.exploring import Planned, plan_responses
 from rlrf.fingerprints import content_id
 from rlrf.handles import Handle, Policy, Run
 from storage import promising, rows, sets
@@ -29,7 +29,10 @@ def compare(stage: Stage, run: Run, policy: Policy, refined: Handle) -> Handle:
         asked = content_id("compared prompts", stage.key)
         sets.add_members(stage.store, asked, chosen)
         prompts = rows.prompts_of(stage.store, asked)
-        plan = plan_responses(key.key, prompts, settings.m, first=config.explore.n)
-        made = produce(stage, stage.store, policy, key, settings.sampling(), plan)
+
+        def plan_of(gen_key: str) -> list[Planned]:
+            return plan_responses(gen_key, prompts, settings.m, first=config.explore.n)
+
+        made = produce(stage, stage.store, policy, key, settings.sampling(), plan_of)
     sets.add_members(stage.store, stage.key, made)
     return stage.handle(len(made), sets.digest(stage.store, "responses", stage.key))

@@ -25,8 +25,8 @@ def evaluate(stage: Stage, run: Run, corpus: Corpus, policy: Policy) -> Evaluati
     policy = policy.here()
     settings, held_out = stage.config.evaluate, stage.store.held_out()
     judge, key = judging.key_of(stage.config.judge), stages.response_key(stage.config, policy, settings)
-    plan = plan_responses(key.key, rows.prompts_of(held_out, corpus.held_out.key), 1)
-    made = produce(stage, held_out, policy, key, settings.sampling(), plan)
+    asked = rows.prompts_of(held_out, corpus.held_out.key)
+    made = produce(stage, held_out, policy, key, settings.sampling(), lambda one: plan_responses(one, asked, 1))
     sets.add_members(held_out, stage.key, made)
     with stage_progress("judge answers") as progress:
         judge_set(stage, held_out, stage.key, stage.config.judge, progress)

@@ -21,8 +21,10 @@ def explore(stage: Stage, run: Run, corpus: Corpus, policy: Policy | None, promp
     made: list[str] = []
     if settings.n and policy:
         key = stages.response_key(stage.config, policy, settings)
-        plan = plan_responses(key.key, rows.prompts_of(stage.store, prompts.key), settings.n)
-        made = produce(stage, stage.store, policy, key, settings.sampling(), plan)
+        asked = rows.prompts_of(stage.store, prompts.key)
+        made = produce(
+            stage, stage.store, policy, key, settings.sampling(), lambda one: plan_responses(one, asked, settings.n)
+        )
     borrowed = rows.responses_within(stage.store, corpus.external.key, prompts.key)
     sets.add_members(stage.store, stage.key, [*made, *borrowed])
     return stage.handle(len(made) + len(borrowed), sets.digest(stage.store, "responses", stage.key))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import closing
 
 from rlrf.backends.protocols import Generator
@@ -13,8 +12,10 @@ from rlrf.exploring import Planned
 from rlrf.handles import Policy
 from rlrf.records import Completion, Request, Sampling
 from rlrf.stages import Key, engine_key
-from storage import ledger, rows
+from storage import ledger, reuse, rows
+from storage.reuse import PlanOf
 from storage.store import Store
+from tasks.claiming import share
 from tasks.engines import open_policy
 from tasks.stage import Stage
 
@@ -25,29 +26,41 @@ def produce(
     policy: Policy,
     key: Key,
     sampling: Sampling,
-    plan: Sequence[Planned],
+    plan_of: PlanOf,
     engine: AnyEngine | None = None,
 ) -> list[str]:
-    """Bring every planned response into the store; returns the ids that are there. `engine`: the run's when left out.
+    """Bring every planned response into the store; returns the ids of the rows that serve, in the plan's order.
 
-    Only missing rows are asked for; each batch is one transaction, so a kill costs what is under way. Raises
+    `plan_of` gives the plan under any key; `engine` is the run's when left out. Only missing rows are asked for: those that
+    are there and complete under another token limit serve as they are (`storage.reuse`), those that another process is at
+    are waited for. Each batch is one transaction, so a kill costs what is under way. Raises
     StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
     """
     ledger.record_keys(store, key)
-    have = rows.existing(store, [one.response_id for one in plan])
-    missing = {one.response_id: one for one in plan if one.response_id not in have}
-    stage.progress.begin(len(plan), len(have), "responses")
-    made: set[str] = set()
-    if missing:
+    found = reuse.reusable(store, key, plan_of)
+    plan, missing = found.plan, {one.response_id: one for one in found.missing}
+    if found.borrowed:
+        stage.progress.say(f"{found.borrowed:,} responses made under other settings serve on, complete as they are")
+    stage.progress.begin(len(plan), len(found.there), "responses")
+
+    def generate(ours: set[str]) -> None:
+        wanted = {name: one for name, one in missing.items() if name in ours}
         with closing(open_policy(stage, policy, engine)) as generator:
-            made = _generate(stage, store, generator, policy, key, sampling, missing)
-    if len(made) + stage.progress.failed != len(missing):
+            made.update(_generate(stage, store, generator, policy, key, sampling, wanted))
+
+    made: set[str] = set()
+    of_others = share(
+        stage.claimant, stage.progress, key.key, missing, lambda ids: rows.existing(store, list(ids)), generate
+    )
+    asked = len(missing) - len(of_others)
+    if len(made) + stage.progress.failed != asked:
         raise BackendError(
-            f"{stage.name}: {len(missing):,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
+            f"{stage.name}: {asked:,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
             "failed; the backend lost some: run again, and report it if it stays"
         )
     _check_failures(stage, store, key, len(plan))
-    return [one.response_id for one in plan if one.response_id in have or one.response_id in made]
+    serving = found.there | {name: name for name in made | of_others}
+    return [serving[one.response_id] for one in plan if one.response_id in serving]
 
 
 def _generate(

@@ -11,11 +11,14 @@ from rlrf.fingerprints import content_id
 from rlrf.handles import Handle, Policy, Run
 from rlrf.identities import reviser
 from rlrf.judge_config import PanelJudge
-from rlrf.records import Rating
+from rlrf.records import Message, Rating
 from rlrf.reflection import REFINE_TEMPLATE, hide_answers
 from storage import ledger, promising, sets
 from tasks.produce import produce
 from tasks.stage import Stage, stage
+
+_Draft = tuple[str, str, tuple[Message, ...], str, list[tuple[Rating, ...]]]
+"""What is rewritten: prompt, response, the prompt's chat, the text, and each feedback on it."""
 
 _WHY = {
     "solved": "solved (budget.solved)",
@@ -47,15 +50,20 @@ def refine(stage: Stage, run: Run, policy: Policy, feedback: Handle) -> Handle:
     teacher = settings.teacher
     if teacher is not None:
         ledger.add_policy(stage.store, who, "teacher" if who.folder else "external")
-    key, plan = refinement_key(stage.config, policy), _plan(stage, policy, feedback) if settings.m else []
+    key, drafts = refinement_key(stage.config, policy), _drafts(stage, feedback) if settings.m else []
     engine = teacher.engine if teacher else None
-    made = produce(stage, stage.store, who, key, settings.sampling(), plan, engine) if plan else []
+
+    def plan_of(gen_key: str) -> list[Planned]:
+        return [one for draft in drafts for one in plan_refinements(gen_key, *draft, settings.m)]
+
+    made = produce(stage, stage.store, who, key, settings.sampling(), plan_of, engine) if drafts else []
     sets.add_members(stage.store, stage.key, made)
     return stage.handle(len(made), sets.digest(stage.store, "responses", stage.key))
 
 
-def _plan(stage: Stage, policy: Policy, feedback: Handle) -> list[Planned]:
-    config, key = stage.config, refinement_key(stage.config, policy).key
+def _drafts(stage: Stage, feedback: Handle) -> list[_Draft]:
+    """The promising responses with their feedback."""
+    config = stage.config
     settings, judge_key = config.refine, judging.key_of(config.judge).key
     asked = (stage.store, feedback.key, judge_key, settings.promising)
     rows = promising.promising(*asked, config.seed, reward_key=_reward_key(config), budget=settings.budget)
@@ -64,14 +72,13 @@ def _plan(stage: Stage, policy: Policy, feedback: Handle) -> list[Planned]:
         said = ", ".join(f"{n:,} {_WHY[reason]}" for reason, n in without.items())
         stage.progress.say(f"prompts without refinements: {said}")
     each = _members_verdicts(stage, rows)
-    plan: list[Planned] = []
+    drafts: list[_Draft] = []
     for row in rows:
         feedbacks = each.get(row["response_id"]) or [row["ratings"]]
         if settings.hide_answers:
             feedbacks = [hide_answers(one, row["reference"]) for one in feedbacks]
-        about = (row["prompt_id"], row["response_id"], row["messages"], row["text"])
-        plan += plan_refinements(key, *about, feedbacks, settings.m)
-    return plan
+        drafts.append((row["prompt_id"], row["response_id"], row["messages"], row["text"], feedbacks))
+    return drafts
 
 
 def _members_verdicts(stage: Stage, rows: list[dict[str, Any]]) -> dict[str, list[tuple[Rating, ...]]]:

@@ -16,7 +16,7 @@ from rlrf.backends.protocols import Generator
 from rlrf.judges import questions
 from rlrf.judges.asking import Answer, Question, ask
 from rlrf.judges.reply import parse, parse_choice
-from rlrf.records import Case, Choice, Judgement, Prompt, Rating, Sampling
+from rlrf.records import Case, Choice, Judgement, Known, Prompt, Rating, Sampling
 from rlrf.rubric import Rubric
 
 VERSION = 2
@@ -45,7 +45,8 @@ class RubricJudge:
     """Rates by a rubric through a generator that the first case opens. `model`, the weights' digest, is in its identity.
 
     The aspects of a case are those that it names, else those of its task, or those that the judge names in the call. It
-    is a Chooser (rlrf.judges.protocol).
+    is a Chooser (rlrf.judges.protocol). Of a case whose ratings are known in part only the other aspects are asked for; its
+    `raw_reply` is then a JSON object: `kept`, the key of the judge behind each known rating, and `reply`.
 
     Unrated reasons: truncated (the response was cut off; no call is made), no_aspects_chosen (nobody named the aspects
     that this prompt needs), unknown_aspects: <names>, judge_failed:<why> (no reply; `raw_reply` holds the failure's detail),
@@ -111,7 +112,9 @@ class RubricJudge:
                 asked[case.response_id] = planned
         if at_once:
             yield at_once
-        yield from self._judgements(asked)
+        by_id = {case.response_id: case for case in cases if case.known}
+        for batch in self._judgements(asked):
+            yield [self._with_known(one, by_id.get(one.response_id)) for one in batch]
 
     def choose(self, prompts: Sequence[Prompt]) -> Iterator[list[Choice]]:
         """Yield the `choose` aspects that each prompt needs most, as replies come; each prompt exactly once."""
@@ -155,6 +158,10 @@ class RubricJudge:
         if not names:
             return Judgement(case.response_id, reason="no_aspects_chosen")
         choose = self.manner.choose if self.manner.aspects == "call" and not case.aspects else None
+        known = {one.rating.aspect for one in self._known(case)}
+        names = tuple(name for name in names if name not in known)
+        if not names:
+            return self._with_known(Judgement(case.response_id), case)
         groups = [(name,) for name in names] if self.manner.calls == "each" else [names]
         return [self._question(case, group, choose) for group in groups]
 
@@ -168,6 +175,11 @@ class RubricJudge:
             wanted = set(manner.tasks.get(str(case.metadata.get(manner.task)), self.aspects))
         names = tuple(name for name in self.aspects if name in wanted)
         return names[::-1] if manner.reverse else names
+
+    def _known(self, case: Case) -> tuple[Known, ...]:
+        """What needs no question; where the judge chooses aspects itself, whatever it rates is asked anew."""
+        wanted = set(self._names(case)) if self.manner.aspects in ("all", "task") else set()
+        return tuple(one for one in case.known if one.rating.aspect in wanted)
 
     def _question(self, case: Case, names: tuple[str, ...], choose: int | None) -> Question:
         manner = self.manner
@@ -221,6 +233,20 @@ class RubricJudge:
             answer.prompt_tokens,
             answer.completion_tokens,
             answer.attempts,
+        )
+
+    def _with_known(self, judgement: Judgement, case: Case | None) -> Judgement:
+        """The judgement with the known ratings at their places in the rubric, and where they come from."""
+        known = self._known(case) if case is not None else ()
+        if case is None or not known:
+            return judgement
+        found = {rating.aspect: rating for rating in (*judgement.ratings, *(one.rating for one in known))}
+        kept = {one.rating.aspect: one.judge_key for one in known}
+        names, none = set(self._names(case)), Rating("", None, scale=self.rubric.scale)
+        return replace(
+            judgement,
+            ratings=tuple(found.get(name, replace(none, aspect=name)) for name in self.aspects if name in names),
+            raw_reply=json.dumps({"kept": kept, "reply": judgement.raw_reply}, ensure_ascii=False),
         )
 
     def _merged(self, answers: Mapping[str, Answer]) -> Answer:

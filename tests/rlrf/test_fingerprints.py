@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlrf.fingerprints import SEED_SPAN, canonical_json, content_id, file_digest, response_seed
+from rlrf.fingerprints import SEED_SPAN, canonical_json, content_id, file_digest, indexed_ids, response_seed
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
@@ -102,3 +102,8 @@ def test_every_ingredient_moves_the_seed() -> None:
 def test_an_index_that_would_leave_the_seed_range_is_refused(index: int) -> None:
     with pytest.raises(ValueError, match=f"response index {index} is outside"):
         response_seed("g", "p", None, index)
+
+
+@given(TEXT, st.lists(JSON_VALUES, max_size=3), st.lists(st.integers(0, 2**20), max_size=4))
+def test_ids_by_index_are_those_of_their_ingredients(kind: str, common: list[Any], indices: list[int]) -> None:
+    assert indexed_ids(kind, common, indices) == [content_id(kind, [*common, index]) for index in indices]
