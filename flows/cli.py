@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flows.arguments import Changes, ConfigPath, StorePath
 from flows.engine_cli import doctor, engine_app
 from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
+from flows.rerun_cli import From, Iterations, Only, gc, invalidate, rerun_options
 from flows.store_cli import restore, snapshot
 from rlrf.errors import RlrfError, StoppedError
 from rlrf.terminal import visible
@@ -36,26 +38,28 @@ err = Console(stderr=True)
 app.add_typer(engine_app, name="engine")
 app.add_typer(judge_app, name="judge")
 app.command()(doctor)
+app.command()(invalidate)
+app.command()(gc)
 app.command()(snapshot)
 app.command()(restore)
 
-ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file", metavar="CONFIG")]
-StorePath = Annotated[
-    Path, typer.Argument(help="A store, or the `home` folder that holds store.duckdb", metavar="HOME")
-]
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one value: --set engine.type=vllm", metavar="KEY=VALUE")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout")]
 Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]
 
 
 @app.command()
-def run(config: ConfigPath, changes: Changes = None) -> None:
-    """Turn the wheel as CONFIG says; what is already there is not done again."""
+def run(
+    config: ConfigPath,
+    changes: Changes = None,
+    from_stage: From = None,
+    only: Only = None,
+    iterations: Iterations = None,
+) -> None:
+    """Turn the wheel as CONFIG says; what is already there is not done again, unless --from or --only says so."""
     from flows.running import run_flywheel
 
-    run_flywheel(config, out, changes or ())
+    options = rerun_options(from_stage, only, iterations)
+    run_flywheel(config, out, [*(changes or ()), *options.changes], options.again, only=only is not None)
 
 
 @app.command()
