@@ -13,6 +13,7 @@ from rich.console import Console
 from flows.engine_cli import doctor, engine_app
 from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
+from flows.store_cli import restore, snapshot
 from rlrf.errors import RlrfError, StoppedError
 from rlrf.terminal import visible
 
@@ -34,6 +35,8 @@ err = Console(stderr=True)
 app.add_typer(engine_app, name="engine")
 app.add_typer(judge_app, name="judge")
 app.command()(doctor)
+app.command()(snapshot)
+app.command()(restore)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file", metavar="CONFIG")]
 StorePath = Annotated[
@@ -86,15 +89,19 @@ def pairs(
 def status(home: StorePath) -> None:
     """Say what the store holds, its latest runs, its champion, and the latest run's results."""
     from flows import tables
-    from storage import reading
+    from flows.sizes import home_sizes
+    from storage import audits, reading, sizes
 
     store = _store(home)
-    out.print(tables.counts_table(reading.counts(store), store.path))
+    out.print(tables.sizes_table(sizes.tables(store), home_sizes(store.path), store.path))
     out.print(tables.runs_table(reading.runs(store)))
     out.print(tables.champion_line(store))
     latest = reading.latest_run(store)
     if latest:
         out.print(tables.results_table(reading.results(store, latest)))
+        audited = audits.audits_of(store, latest)
+        if audited:
+            out.print(tables.audit_table(audited))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from tasks.record import begin_run, finish_run, record, start_champion
 from tasks.train_policy import train_control
 
 
-@flow(name="flywheel", flow_run_name="{config.name}")
+@flow(name="flywheel", flow_run_name="{config.name}", persist_result=False, result_serializer="json")
 def flywheel(config: RunConfig, run_id: str | None = None) -> str:
     """Run the whole configuration; returns the run's id. A stop on purpose is recorded with its reason and raised."""
     config = preflight(config)

@@ -12,7 +12,12 @@ def open_home(home: Path) -> "Store":
     from rlrf.errors import StoreError
     from storage.store import open_store
 
-    path = home / "store.duckdb" if home.is_dir() else home
+    path = store_at(home)
     if not path.is_file():
         raise StoreError(f"no store at {str(path)!r}; give the `home` of a run that was started")
     return open_store(path)
+
+
+def store_at(home: Path) -> Path:
+    """Where the store of a home is, or would be."""
+    return home / "store.duckdb" if home.is_dir() else home

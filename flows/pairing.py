@@ -32,7 +32,7 @@ Made = tuple[Handle | None, str]
 """A rule's pairs, None where there are too few, and why a run would stop at them."""
 
 
-@flow(name="pairs", flow_run_name="pairs of {config.name}")
+@flow(name="pairs", flow_run_name="pairs of {config.name}", persist_result=False, result_serializer="json")
 def pair_up(config: RunConfig, rules: list[Rule], run_id: str | None = None) -> tuple[Run, Handle, dict[Rule, Made]]:
     """Ingest, explore, judge, then pairs by every rule with its audit; returns the judged set, and why a rule stopped."""
     run = begin_run(config, run_id or str(uuid4()))

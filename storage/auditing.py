@@ -216,7 +216,7 @@ def _noise(connection: Connection, judge_key: str, settings: Audit, seed: int) -
 
 def _check_of(connection: Connection, judge_key: str) -> list[dict[str, Any]]:
     sql = """SELECT aspect, confusion FROM judge_checks WHERE judge_key = $judge AND data = (
-                 SELECT data FROM judge_checks WHERE judge_key = $judge ORDER BY created_at DESC, data LIMIT 1)
+                 SELECT data FROM judge_checks WHERE judge_key = $judge ORDER BY rowid DESC LIMIT 1)
              ORDER BY aspect"""
     return fetch(connection, sql, {"judge": judge_key})
 

@@ -34,7 +34,7 @@ def audit_of(store: Store, pair_set: str) -> list[Measure]:
     """The latest measures of a pair set, or of one with equal pairs; empty where there was no audit."""
     sql = """SELECT a.stage_key FROM pair_audits a LEFT JOIN receipts r ON r.stage_key = a.pair_set
              WHERE a.pair_set = $set OR r.digest = (SELECT digest FROM receipts WHERE stage_key = $set)
-             ORDER BY a.created_at DESC LIMIT 1"""
+             ORDER BY a.rowid DESC LIMIT 1"""
     found = store.value(sql, {"set": pair_set})
     return measures_of(store, str(found)) if found else []
 

@@ -49,9 +49,13 @@ def add_check(store: Store, judge_key: str, data: str, check: Mapping[str, Any])
     """
     low, high = check["interval"]
     values = [judge_key, data, *(check[name] for name in ("aspect", "n", "unrated", "agreement"))]
-    with store.connect() as connection:
+    same = [judge_key, data, check["aspect"]]
+    with (
+        store.connect() as connection
+    ):  # a row made anew, not one overwritten: the order of rows says which check is newest
+        connection.execute("DELETE FROM judge_checks WHERE judge_key = ? AND data = ? AND aspect = ?", same)
         connection.execute(
-            """INSERT OR REPLACE INTO judge_checks
+            """INSERT INTO judge_checks
                (judge_key, data, aspect, n, unrated, agreement, low, high, alpha, confusion, created_at)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())""",
             [*values, low, high, check["alpha"], json.dumps(check["confusion"], ensure_ascii=False)],
@@ -60,7 +64,7 @@ def add_check(store: Store, judge_key: str, data: str, check: Mapping[str, Any])
 
 def checks_of(store: Store, judge_key: str) -> list[dict[str, Any]]:
     """All checks of a judge, newest first; `confusion` is label -> rating -> count."""
-    sql = "SELECT * FROM judge_checks WHERE judge_key = ? ORDER BY created_at DESC, data, aspect"
+    sql = "SELECT * FROM judge_checks WHERE judge_key = ? ORDER BY rowid DESC"
     return [row | {"confusion": json.loads(row["confusion"])} for row in store.query(sql, [judge_key])]
 
 

@@ -56,9 +56,11 @@ def add_judgements(
         ]
     with store.connect() as connection:
         ids = [judgement.response_id for judgement in judgements]
-        _forget(connection, judge_key, ids, "j.reason IS NOT NULL" if over_unrated else _NO_REPLY)
-        insert(connection, "ratings", ratings)
-        return insert(connection, "judgements", heads)
+        _forget(connection, judge_key, ids, "true" if over_unrated else _NO_REPLY)
+        there = _judged(connection, judge_key, ids)  # ratings come and go with their judgement: one search for both
+        insert(connection, "ratings", [row for row in ratings if row["response_id"] not in there], looked_up=True)
+        new = [row for row in heads if row["response_id"] not in there]
+        return insert(connection, "judgements", new, looked_up=True)
 
 
 def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = None) -> list[Case]:
@@ -91,6 +93,14 @@ def unjudged(store: Store, set_key: str, judge_key: str, chooser: str | None = N
         )
         for row in rows
     ]
+
+
+def unjudged_ids(store: Store, set_key: str, judge_key: str) -> set[str]:
+    """The responses of a set that this judge hasn't seen, or for which no reply came."""
+    sql = f"""SELECT m.member_id FROM members m JOIN responses r ON r.response_id = m.member_id
+              WHERE m.set_key = $set AND NOT EXISTS (FROM judgements j
+                    WHERE j.response_id = m.member_id AND j.judge_key = $judge AND NOT {_NO_REPLY})"""
+    return {row["member_id"] for row in store.query(sql, {"set": set_key, "judge": judge_key})}
 
 
 def unchosen(store: Store, set_key: str, chooser: str) -> list[Prompt]:
@@ -142,10 +152,17 @@ def unread(store: Store, set_key: str, judge_key: str) -> dict[str, int]:
 
 
 def _forget(connection: duckdb.DuckDBPyConnection, judge_key: str, response_ids: Sequence[str], which: str) -> None:
-    sql = f"""SELECT response_id FROM judgements j WHERE judge_key = $judge AND {which}
-              AND response_id IN (SELECT unnest($ids::UUID[]))"""
-    failed = [str(row[0]) for row in connection.execute(sql, {"judge": judge_key, "ids": response_ids}).fetchall()]
+    # DuckDB passes over whole row groups without a reason, so this search is short where all is well.
+    failed = list(_judged(connection, judge_key, response_ids, f"j.reason IS NOT NULL AND {which}"))
     if failed:
         for table in ("ratings", "judgements"):
             gone = f"DELETE FROM {table} WHERE judge_key = $judge AND response_id IN (SELECT unnest($ids::UUID[]))"
             connection.execute(gone, {"judge": judge_key, "ids": failed})
+
+
+def _judged(
+    connection: duckdb.DuckDBPyConnection, judge_key: str, response_ids: Sequence[str], which: str = "true"
+) -> set[str]:
+    sql = f"""SELECT response_id::VARCHAR FROM judgements j WHERE judge_key = $judge AND {which}
+              AND response_id IN (SELECT unnest($ids::UUID[]))"""
+    return {row[0] for row in connection.execute(sql, {"judge": judge_key, "ids": list(response_ids)}).fetchall()}

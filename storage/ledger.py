@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from dataclasses import dataclass
 from typing import Any
 
 from rlrf.errors import StoreError
 from rlrf.handles import Decision, Evaluation, Handle, Outcome, Policy, Trained
 from rlrf.stages import Key
+from storage.process import Process, before_the_boot, is_gone, this_process, unmarked
 from storage.store import Store, insert
 
 
@@ -26,29 +25,27 @@ class Counts:
 
 def start_run(store: Store, run_id: str, name: str, config: str) -> None:
     """Record a run with its resolved configuration, as one of this process."""
-    process = {"host": socket.gethostname(), "pid": os.getpid()}
-    row = {"run_id": run_id, "name": name, "config": config, "status": "running", **process}
+    me = this_process()
+    row = {"run_id": run_id, "name": name, "config": config, "status": "running", "host": me.host, "pid": me.pid}
     with store.connect() as connection:
         insert(connection, "runs", [row])
+        insert(connection, "run_processes", [{"run_id": run_id, "process": me.mark}])
 
 
 def mark_killed(store: Store, name: str) -> list[str]:
     """Give the runs of this name on this host whose process is gone the status they deserve; returns their ids."""
-    sql = "SELECT run_id, pid FROM runs WHERE name = ? AND status = 'running' AND host = ? ORDER BY started_at"
-    dead = [row["run_id"] for row in store.query(sql, [name, socket.gethostname()]) if not _alive(row["pid"])]
+    sql = """SELECT run_id, host, pid, process FROM runs LEFT JOIN run_processes USING (run_id)
+             WHERE name = ? AND status = 'running' AND host = ? ORDER BY runs.rowid"""
+    dead = [row["run_id"] for row in store.query(sql, [name, this_process().host]) if _ended(row)]
     for run_id in dead:
         end_run(store, run_id, "killed", "its process ended without a word")
     return dead
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _ended(row: dict[str, Any]) -> bool:
+    """Whether a run's process is gone; a store before version 5 tells the pid alone."""
+    one = Process(row["host"], row["pid"], row["process"] or unmarked())
+    return is_gone(one) or before_the_boot(one)
 
 
 def end_run(store: Store, run_id: str, status: str, reason: str | None = None) -> None:
@@ -220,12 +217,13 @@ def decide(
     """Append a decision (verdict: start, promote, keep or rollback); the last row's champion is in office.
 
     `evidence` fills the columns stage_key, run_id, iteration, gain, low, high and length_ratio where there are any. A
-    stage that decided before doesn't decide again.
+    stage that decided before doesn't decide again, and nothing starts where there are decisions.
     """
     row: dict[str, Any] = {"verdict": verdict, "policy_id": about.policy_id, "champion_id": champion.policy_id}
     row |= {"reason": reason, "decided_by": by} | evidence
     names, marks = ", ".join(row), ", ".join(f"${name}" for name in row)
-    undecided = " WHERE NOT EXISTS (FROM decisions WHERE stage_key = $stage_key)" if "stage_key" in row else ""
+    before = "" if verdict == "start" else "WHERE stage_key = $stage_key"
+    undecided = f" WHERE NOT EXISTS (FROM decisions {before})" if verdict == "start" or "stage_key" in row else ""
     with store.connect() as connection:
         connection.execute(f"INSERT INTO decisions ({names}) SELECT {marks}{undecided}", row)
 

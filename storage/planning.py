@@ -27,7 +27,7 @@ def why_missing(store: Store, stage: str, key: Key) -> str:
     if store.value("SELECT count(*) FROM keys WHERE key = ?", [key.key]):
         return "started, not finished"
     sql = """SELECT ingredients FROM keys k JOIN receipts r ON r.stage_key = k.key
-             WHERE k.kind = ? AND r.stage = ? ORDER BY r.created_at DESC LIMIT 50"""
+             WHERE k.kind = ? AND r.stage = ? ORDER BY r.rowid DESC LIMIT 50"""
     known = [json.loads(row["ingredients"]) for row in store.query(sql, [key.kind, stage])]
     changes = nearest_change(key.ingredients, known)
     return "; ".join(changes[:3]) if changes else "never run"

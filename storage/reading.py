@@ -21,7 +21,7 @@ def counts(store: Store) -> dict[str, int]:
 
 def runs(store: Store, limit: int = 10) -> list[dict[str, Any]]:
     """The latest runs, newest first."""
-    sql = "SELECT run_id, name, status, reason, started_at, ended_at FROM runs ORDER BY started_at DESC LIMIT ?"
+    sql = "SELECT run_id, name, status, reason, started_at, ended_at FROM runs ORDER BY rowid DESC LIMIT ?"
     return store.query(sql, [limit])
 
 
@@ -38,7 +38,7 @@ def results(store: Store, run_id: str) -> list[dict[str, Any]]:
 
 def latest_run(store: Store, name: str | None = None) -> str | None:
     """The id of the newest run, of this name if one is given."""
-    sql = "SELECT run_id FROM runs WHERE $name IS NULL OR name = $name ORDER BY started_at DESC LIMIT 1"
+    sql = "SELECT run_id FROM runs WHERE $name IS NULL OR name = $name ORDER BY rowid DESC LIMIT 1"
     found: str | None = store.value(sql, {"name": name})
     return found
 
@@ -79,14 +79,14 @@ def responses_to(store: Store, prompt_id: str) -> list[dict[str, Any]]:
                     (SELECT count(*) FROM pairs a WHERE a.rejected_id = r.response_id) AS rejected
              FROM responses r LEFT JOIN policies p USING (policy_id) LEFT JOIN judgements j USING (response_id)
              WHERE r.prompt_id = ?
-             ORDER BY coalesce(r.parent_id, r.response_id), r.parent_id IS NOT NULL, r.created_at, r.position"""
+             ORDER BY coalesce(r.parent_id, r.response_id), r.parent_id IS NOT NULL, r.rowid"""
     return store.query(sql, [prompt_id])
 
 
 def pair_set(store: Store, prefix: str | None) -> str:
     """The pair set whose key starts with this, or the newest one. Raises StoreError when there is none."""
     sql = """SELECT stage_key FROM receipts WHERE stage = 'select_pairs' AND starts_with(stage_key::VARCHAR, $prefix)
-             ORDER BY created_at DESC LIMIT 1"""
+             ORDER BY rowid DESC LIMIT 1"""
     found = store.value(sql, {"prefix": prefix or ""})
     if found is None:
         what = "no pair set yet" if prefix is None else f"no pair set {prefix!r}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from rlrf.errors import StoreError
 from rlrf.records import Completion, Failure, Prompt
@@ -89,15 +90,14 @@ def responses_within(store: Store, set_key: str, prompts_key: str) -> list[str]:
 
 def existing(store: Store, response_ids: Sequence[str]) -> set[str]:
     """Which of these responses the store has."""
+    asked = pa.table({"response_id": pa.array(response_ids, pa.string())})
+    sql = """SELECT DISTINCT response_id::VARCHAR AS id FROM responses
+             WHERE response_id IN (SELECT response_id::UUID FROM asked)"""
     with store.connect() as connection:
-        connection.execute("CREATE TEMP TABLE asked (response_id UUID PRIMARY KEY)")
-        insert(connection, "asked", [{"response_id": one} for one in response_ids])
-        found = {
-            row["response_id"]
-            for row in fetch(connection, "SELECT response_id FROM asked JOIN responses USING (response_id)")
-        }
-        connection.execute("DROP TABLE asked")
-        return found
+        connection.register("asked", asked)
+        found = connection.execute(sql).to_arrow_table()
+        connection.unregister("asked")
+    return set(found["id"].to_pylist())
 
 
 def read_prompt(row: dict[str, Any]) -> Prompt:

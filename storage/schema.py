@@ -14,7 +14,7 @@ from storage.reflection_views import REFLECTION
 
 IDENTITY: dict[str, dict[str, str]] = {
     "prompts": {"prompt_id": "UUID"},
-    "responses": {"response_id": "UUID"},
+    "responses": {"gen_key": "UUID", "response_id": "UUID"},
     "failures": {"response_id": "UUID"},
     "judgements": {"response_id": "UUID", "judge_key": "UUID"},
     "ratings": {"response_id": "UUID", "judge_key": "UUID", "aspect": "VARCHAR"},
@@ -31,6 +31,7 @@ IDENTITY: dict[str, dict[str, str]] = {
 
 They have no primary key: DuckDB writes a key's whole index anew whenever the file is closed, which costs every micro-batch
 0.3 s at 100,000 rows. Instead `storage.store.insert` leaves out what is there, under the lock that a writer has on the file.
+A response's id follows from its `gen_key`, among other things; naming that lets DuckDB pass over all rows of other keys.
 """
 
 ROW_TABLES = """
@@ -267,9 +268,10 @@ CREATE TABLE claimants (
     owner UUID PRIMARY KEY, run_id UUID, host VARCHAR NOT NULL, pid INTEGER NOT NULL, process VARCHAR NOT NULL,
     beats BIGINT NOT NULL DEFAULT 0, started_at TIMESTAMPTZ NOT NULL DEFAULT now());
 CREATE TABLE claims (work UUID NOT NULL, row_id UUID NOT NULL, owner UUID NOT NULL);
+CREATE TABLE run_processes (run_id UUID PRIMARY KEY, process VARCHAR NOT NULL);
 """
-"""Who is at work on what, so that two processes don't do it twice. `beats` rises as long as the owner lives; `host` and
-`process` (what started the pid) say whether the pid can be looked up here and is still the same process."""
+"""Who is at work on what, so that two processes don't do it twice. `beats` rises as long as the owner lives; `process` (boot,
+pid namespace, start) says whether the pid can be looked up here and is still the same process, for runs as for claimants."""
 
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"

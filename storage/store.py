@@ -6,7 +6,7 @@ operation; a busy file is waited for with jitter; one transaction holds one micr
 
 from __future__ import annotations
 
-import random
+import os
 import shutil
 import threading
 import time
@@ -21,13 +21,25 @@ import duckdb
 import pyarrow as pa
 
 from rlrf.errors import StoreError
+from storage.instance import NAME, attach, detach
 from storage.schema import IDENTITY, MIGRATIONS, VERSION
+from storage.waiting import Wait, holder, turn
 
-BUSY_SECONDS = 60.0
-"""How long an operation waits for another process to let go of the file."""
+BUSY_SECONDS = 600.0
+"""How long an operation waits for another process to let go of the file. Those of rlrf do so after each operation; a
+notebook may take a while to be noticed."""
 
 _BUSY = "could not set lock"
-_DAMAGE = ("not a valid duckdb", "corrupt", "checksum", "could not read", "sqlite_scanner")
+_DAMAGE = (
+    "not a valid duckdb",
+    "corrupt",
+    "checksum",
+    "could not read",
+    "sqlite_scanner",
+    "internal error",
+    "fatal error",
+    "is a directory",
+)
 """How DuckDB's messages say that a file is held by another process, and that it is damaged or of another kind."""
 
 _process_lock = threading.RLock()
@@ -55,14 +67,14 @@ class Store:
             connection = _connect(self.path)
             try:
                 if self.scope != "main":
-                    connection.execute(f"SET search_path = '{self.scope},main'")
+                    connection.execute(f"SET search_path = '{NAME}.{self.scope},{NAME}.main'")
                 connection.execute("BEGIN")
                 yield connection
                 connection.execute("COMMIT")
             except duckdb.Error as error:
-                raise _wrapped(self.path, error) from error
+                raise wrapped(self.path, error) from error
             finally:
-                connection.close()
+                detach(self.path, connection)
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """Rows of one SELECT as dicts, UUIDs as text."""
@@ -95,9 +107,9 @@ def open_store(path: Path | str) -> Store:
         try:
             _migrate(connection, path, after_connection)
         except (duckdb.Error, OSError) as error:
-            raise _wrapped(path, error) from error
+            raise wrapped(path, error) from error
         finally:
-            connection.close()
+            detach(path, connection)
     return Store(path)
 
 
@@ -110,15 +122,22 @@ def fetch(
     return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
 
 
-def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert rows that aren't there yet, in bulk through Arrow; returns how many were new. Of equal ones the first counts."""
+def insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]], *, looked_up: bool = False
+) -> int:
+    """Insert rows that aren't there yet, in bulk through Arrow; returns how many were new. Of equal ones the first counts.
+
+    `looked_up`: this transaction has seen that none of them is there, so the table isn't searched for them.
+    """
     if not rows:
         return 0
     identity = IDENTITY.get(table)
     incoming = pa.Table.from_pylist([dict(row) for row in _distinct(rows, identity)])
     columns = ", ".join(incoming.column_names)
     new = "ON CONFLICT DO NOTHING"
-    if identity is not None:
+    if looked_up:
+        new = ""
+    elif identity is not None:
         same = " AND ".join(f"t.{name} = incoming.{name}::{kind}" for name, kind in identity.items())
         new = f"WHERE NOT EXISTS (FROM {table} t WHERE {same})"
     connection.register("incoming", incoming)
@@ -143,35 +162,76 @@ def _plain(value: Any) -> Any:
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
-        except duckdb.IOException as error:
-            if _BUSY not in str(error).lower() or time.monotonic() > deadline:
-                raise _wrapped(path, error) from error
-            time.sleep(random.uniform(0.01, 0.1))  # jitter, so that waiting processes don't march in step
-        except duckdb.Error as error:
-            raise _wrapped(path, error) from error
+    wait = Wait(path)
+    with turn(path):
+        while True:
+            try:
+                return attach(path)
+            except duckdb.IOException as error:
+                if _BUSY not in str(error).lower() or wait.seconds > BUSY_SECONDS:
+                    raise wrapped(path, error) from error
+                wait.sleep(str(error))
+            except duckdb.Error as error:
+                raise wrapped(path, error) from error
 
 
-def _wrapped(path: Path, error: duckdb.Error | OSError) -> StoreError:
+def wrapped(path: Path, error: duckdb.Error | OSError) -> StoreError:
+    """The error with the file that it is about and the remedy."""
     text = str(error)
     lowered = text.replace(str(path), "").lower()  # a folder's name must not decide
     remedy = "see the message; the last transaction was not committed, nothing before it is lost"
     if "no space left" in lowered or "could not write" in lowered:
         remedy = "the disk is full: free some space and run the same command again; committed rows are safe"
     elif _BUSY in lowered:
-        remedy = f"another process held it for {BUSY_SECONDS:.0f} s: close notebooks and shells that have it open"
+        remedy = (
+            f"{holder(text)} held it for {BUSY_SECONDS:.0f} s: close it there, and run the same command again; notebooks and "
+            f"shells read {str(path.with_name('snapshot.duckdb'))!r} without harm, which `rlrf snapshot` makes"
+        )
     elif "permission denied" in lowered or "read-only" in lowered:
         remedy = "the file or its folder can't be written: choose another `home` or mend its permissions"
     elif any(sign in lowered for sign in _DAMAGE):
-        remedy = "the file is damaged or is no DuckDB file: restore a backup or choose another `home`"
+        remedy = f"the file is damaged or is no DuckDB file: {way_back(path)}"
     return StoreError(f"store {str(path)!r}: {text} ({remedy})")
 
 
+def snapshot_path(path: Path) -> Path:
+    """Where the published copy of the store at `path` is."""
+    return path.with_name("snapshot.duckdb")
+
+
+def way_back(path: Path) -> str:
+    """What to do about a damaged store at `path`: which snapshot there is, and how it is put in its place."""
+    snapshot = snapshot_path(path)
+    if not snapshot.is_file():
+        return "restore a backup or choose another `home`"
+    return f"the last snapshot is {age_of(snapshot)} old, and `rlrf restore {path.parent}` puts it in the store's place"
+
+
+def age_of(path: Path) -> str:
+    """How long ago a file was written, for people."""
+    seconds = max(0.0, time.time() - path.stat().st_mtime)
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+@contextmanager
+def opened_bytes(path: Path) -> Iterator[int]:
+    """The file's own bytes, to be read; closed while this process has no connection to it.
+
+    Closing any handle of a file gives up the POSIX locks that this process has on it, DuckDB's included.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        with _process_lock:
+            os.close(handle)
+
+
 def _migrate(connection: duckdb.DuckDBPyConnection, path: Path, after_connection: ExitStack) -> None:
-    version = _version(connection, path)
+    version = version_of(connection, path)
     if version > VERSION:
         raise StoreError(
             f"store {str(path)!r} has version {version}, this rlrf knows up to {VERSION}: upgrade rlrf, or choose "
@@ -202,7 +262,7 @@ def _back_up(path: Path, backup: Path, after_connection: ExitStack) -> None:
     partial.replace(backup)
 
 
-def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+def version_of(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
     columns = {tuple(row) for row in connection.execute(sql).fetchall()}
     if not columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from rlrf import stages
 from rlrf.backends.weights import resolve_model, weights_digest
@@ -43,7 +44,7 @@ def bootstrap(stage: Stage, run: Run) -> Policy:
     return policy
 
 
-@task(name="load_policy")
+@task(name="load_policy", cache_policy=NO_CACHE, persist_result=False)
 def load_policy(run: Run) -> Policy:
     """Find the configured model and take the digest of its weights."""
     policy = configured_policy(run.config)

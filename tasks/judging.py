@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from rlrf.errors import StoppedError
-from rlrf.judge_config import JudgeConfig, PanelJudge
+from rlrf.judge_config import ChoiceJudge, JudgeConfig, MatchJudge, MathJudge, PanelJudge, RecordedJudge
 from rlrf.judges.panel import merge
 from rlrf.judges.protocol import Chooser, Judge
 from rlrf.judging import build_judge, chooser_key, described, key_of
+from rlrf.records import Prompt
 from storage import judgements, ledger
 from storage.store import Store
+from tasks.claiming import share
 from tasks.engines import open_engine, read_secret
 from tasks.progress import StageProgress, stage_progress
 from tasks.stage import Stage
 
 MERGED_TOGETHER = 4096
+
+_CHEAP = (MathJudge, ChoiceJudge, MatchJudge, RecordedJudge)
+"""Judges that are faster than a claim: two that judge the same at once lose less than claiming would cost."""
 
 
 def judge_set(
@@ -74,35 +79,53 @@ def _judge_each(
 ) -> None:
     opened = build_judge(judge, lambda engine, folder: open_engine(stage, engine, folder), read_secret)
     chooser = chooser_key(judge)
-    try:
-        if chooser is not None:
-            ledger.record_keys(store, chooser)
-            _choose(stage, store, set_key, opened, chooser.key)
-        cases = judgements.unjudged(store, set_key, key, chooser.key if chooser else None)
+
+    def rate(ours: set[str]) -> None:
+        unjudged = judgements.unjudged(store, set_key, key, chooser.key if chooser else None) if ours else []
+        cases = [case for case in unjudged if case.response_id in ours]
         if known := sum(len(case.known) for case in cases):
             progress.say(f"{known:,} ratings of aspects that stayed are kept; only the other aspects are asked for")
-        progress.begin(total, total - len(cases), "judgements")
         for batch in opened.judge(cases) if cases else ():
             judgements.add_judgements(store, key, batch, opened.weights, stage.run.run_id)
             progress.advance(len(batch), 0, sum(one.completion_tokens for one in batch))
             if limit is not None and any(one.reason not in {None, "truncated"} for one in batch):
                 limit.check()
+
+    try:
+        if chooser is not None:
+            ledger.record_keys(store, chooser)
+            _choose(stage, store, set_key, opened, chooser.key)
+        wanted = judgements.unjudged_ids(store, set_key, key)
+        progress.begin(total, total - len(wanted), "judgements")
+        if isinstance(judge, _CHEAP):
+            rate(wanted)
+        else:
+            unjudged_ids = judgements.unjudged_ids
+            share(stage.claimant, progress, key, wanted, lambda ids: ids - unjudged_ids(store, set_key, key), rate)
     finally:
         opened.close()
 
 
 def _choose(stage: Stage, store: Store, set_key: str, judge: Judge, chooser: str) -> None:
     """The aspects of every prompt that has none yet."""
-    prompts = judgements.unchosen(store, set_key, chooser)
+
+    def missing() -> dict[str, Prompt]:
+        return {one.prompt_id: one for one in judgements.unchosen(store, set_key, chooser)}
+
+    prompts = missing()
     if not prompts:
         return
     naming: Any = judge
     with stage_progress("choose aspects") as progress:
         progress.begin(len(prompts), 0, "prompts")
-        for batch in _as_chooser(naming).choose(prompts):
-            judgements.add_choices(store, chooser, batch, stage.run.run_id)
-            failed = sum(one.reason is not None for one in batch)
-            progress.advance(len(batch) - failed, failed, sum(one.completion_tokens for one in batch))
+
+        def choose(ours: set[str]) -> None:
+            for batch in _as_chooser(naming).choose([one for name, one in prompts.items() if name in ours]):
+                judgements.add_choices(store, chooser, batch, stage.run.run_id)
+                failed = sum(one.reason is not None for one in batch)
+                progress.advance(len(batch) - failed, failed, sum(one.completion_tokens for one in batch))
+
+        share(stage.claimant, progress, chooser, prompts, lambda ids: ids - missing().keys(), choose)
 
 
 def _as_chooser(judge: Any) -> Chooser:

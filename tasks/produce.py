@@ -15,6 +15,7 @@ from rlrf.stages import Key, engine_key
 from storage import ledger, reuse, rows
 from storage.reuse import PlanOf
 from storage.store import Store
+from tasks.claiming import share
 from tasks.engines import open_policy
 from tasks.stage import Stage
 
@@ -31,8 +32,8 @@ def produce(
     """Bring every planned response into the store; returns the ids of the rows that serve, in the plan's order.
 
     `plan_of` gives the plan under any key; `engine` is the run's when left out. Only missing rows are asked for: those that
-    are there and complete under another token limit serve as they are (`storage.reuse`). Each batch is one transaction, so
-    a kill costs what is under way. Raises
+    are there and complete under another token limit serve as they are (`storage.reuse`), those that another process is at
+    are waited for. Each batch is one transaction, so a kill costs what is under way. Raises
     StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
     """
     ledger.record_keys(store, key)
@@ -41,17 +42,24 @@ def produce(
     if found.borrowed:
         stage.progress.say(f"{found.borrowed:,} responses made under other settings serve on, complete as they are")
     stage.progress.begin(len(plan), len(found.there), "responses")
-    made: set[str] = set()
-    if missing:
+
+    def generate(ours: set[str]) -> None:
+        wanted = {name: one for name, one in missing.items() if name in ours}
         with closing(open_policy(stage, policy, engine)) as generator:
-            made = _generate(stage, store, generator, policy, key, sampling, missing)
-    if len(made) + stage.progress.failed != len(missing):
+            made.update(_generate(stage, store, generator, policy, key, sampling, wanted))
+
+    made: set[str] = set()
+    of_others = share(
+        stage.claimant, stage.progress, key.key, missing, lambda ids: rows.existing(store, list(ids)), generate
+    )
+    asked = len(missing) - len(of_others)
+    if len(made) + stage.progress.failed != asked:
         raise BackendError(
-            f"{stage.name}: {len(missing):,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
+            f"{stage.name}: {asked:,} responses were asked for, {len(made):,} came and {stage.progress.failed:,} "
             "failed; the backend lost some: run again, and report it if it stays"
         )
     _check_failures(stage, store, key, len(plan))
-    serving = found.there | dict(zip(made, made, strict=True))
+    serving = found.there | {name: name for name in made | of_others}
     return [serving[one.response_id] for one in plan if one.response_id in serving]
 
 

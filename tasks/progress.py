@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from rlrf.terminal import visible
 from storage.ledger import Counts
+from storage.waiting import say_with
 
 console = Console(stderr=True, highlight=False)
 
@@ -71,6 +72,12 @@ class StageProgress:
             self.say(f"{done:,} of {self.total:,}, {shown}, {(self.total - done) / rate:,.0f} s left")
         self._push(100.0 * done / max(self.total, 1))
 
+    def found(self, rows: int) -> None:
+        """Count rows that another process has made meanwhile: they are kept, not produced."""
+        self.kept += rows
+        if self._bar is not None and self._bar_id is not None:
+            self._bar.update(self._bar_id, completed=self.kept + self.produced + self.failed)
+
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
@@ -104,6 +111,15 @@ class StageProgress:
             self._artifact = made if isinstance(made, UUID) else None
         else:
             update_progress_artifact(artifact_id=self._artifact, progress=percent)
+
+
+def _say_waiting(text: str) -> None:
+    console.print(f"  {visible(text)}", markup=False, soft_wrap=True)
+    if TaskRunContext.get() is not None:
+        get_run_logger().warning(text)
+
+
+say_with(_say_waiting)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from rlrf.config import RunConfig
 from rlrf.handles import Decision, Outcome, Policy, Run
 from storage import ledger
 from storage.store import open_store
+from tasks.progress import StageProgress
+from tasks.publishing import publish_or_say
 
 
 def begin_run(config: RunConfig, run_id: str) -> Run:
@@ -17,8 +19,10 @@ def begin_run(config: RunConfig, run_id: str) -> Run:
 
 
 def finish_run(run: Run, status: str, reason: str | None = None) -> None:
-    """Record how the run ended."""
-    ledger.end_run(open_store(run.config.store_path), run.run_id, status, reason)
+    """Record how the run ended, and publish the store as it then is."""
+    store = open_store(run.config.store_path)
+    ledger.end_run(store, run.run_id, status, reason)
+    publish_or_say(store, StageProgress("snapshot").say)
 
 
 def record(run: Run, arm: str, outcome: Outcome, decision: Decision | None = None) -> None:

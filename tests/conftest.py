@@ -44,3 +44,11 @@ def prefect_server() -> Iterator[str]:
         os.environ["PREFECT_API_URL"] = address
         yield address
         del os.environ["PREFECT_API_URL"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what stays together where tests run side by side: a module, all that look at the same costly runs, all of vLLM."""
+    lookers = {item.path for item in items if {"wheel", "paired"} & set(getattr(item, "fixturenames", ()))}
+    for item in items:
+        group = "runs" if item.path in lookers else "vllm" if "vllm" in item.path.name else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlrf.backends.weights import weights_digest
@@ -14,7 +16,6 @@ from storage import audits, ledger, reading
 from storage.store import Store
 from tests import builders
 from tests.builders import Ran
-from tests.conftest import PREFECT_FOLDER
 
 STAGES = [
     *("sample_prompts", "explore", "judge", "refine", "judge"),
@@ -25,21 +26,18 @@ ONCE = ["compare", "judge"]
 UNCACHED = {"load_policy"}
 
 
-def task_states(ran: Ran) -> dict[str, set[str]]:
-    """From the name of a task to the names of the states in which its runs within this run ended."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
+def task_states(ran: Ran) -> dict[str, list[State]]:
+    """From the name of a task to the states in which its runs within this run ended."""
     with get_client(sync_client=True) as client:
         flow_runs = {one.id: one for one in client.read_flow_runs(limit=200)}
         top = [one.id for one in flow_runs.values() if one.parameters.get("run_id") == ran.run_id]
         tasks = {one.id: one.flow_run_id for one in client.read_task_runs(limit=200)}
         inner = [one.id for one in flow_runs.values() if tasks.get(one.parent_task_run_id) in top]
         wanted = FlowRunFilter(id=FlowRunFilterId(any_=[*top, *inner]))
-        found: dict[str, set[str]] = {}
+        found: dict[str, list[State]] = {}
         for one in client.read_task_runs(flow_run_filter=wanted, limit=200):
             if one.state is not None and not one.task_key.startswith("iteration"):
-                found.setdefault(one.name.rsplit("-", 1)[0], set()).add(one.state.name)
+                found.setdefault(one.name.rsplit("-", 1)[0], []).append(one.state)
         return found
 
 
@@ -179,8 +177,26 @@ def test_a_second_run_produces_nothing_and_its_tasks_are_cached(wheel: Ran, seco
     assert "nothing was regenerated" in second.said.out
     states = task_states(second)
     assert states.keys() >= {"ingest", "explore", "judge", "train_policy", "decide"}
-    assert {name for name, found in states.items() if found != {"Cached"}} == UNCACHED
-    assert all("Cached" not in found for name, found in task_states(wheel).items() if name not in ONCE)
+    names = {name: {one.name for one in found} for name, found in states.items()}
+    assert {name for name, found in names.items() if found != {"Cached"}} == UNCACHED
+    first = {name: {one.name for one in found} for name, found in task_states(wheel).items()}
+    assert all("Cached" not in found for name, found in first.items() if name not in ONCE)
+
+
+def test_states_in_prefect_say_what_was_kept_and_under_which_key(wheel: Ran, second: Ran) -> None:
+    explored = "SELECT stage_key::VARCHAR AS key, rows FROM receipts WHERE stage = 'explore'"
+    rows = {f"rlrf/{wheel.store.store_id}/explore/{one['key']}": one["rows"] for one in wheel.store.query(explored)}
+    assert len(rows) == 2
+    for ran, said in ((wheel, "{0} rows, 0 kept, {0} new"), (second, "{0} rows kept, nothing to do")):
+        states = {one.state_details.cache_key: str(one.message) for one in task_states(ran)["explore"]}
+        assert states.keys() == rows.keys()
+        assert all(states[key].startswith(said.format(count)) for key, count in rows.items()), states
+
+
+def test_prefect_keeps_no_results(second: Ran) -> None:
+    states = [one for found in task_states(second).values() for one in found]
+    assert len(states) > 20
+    assert all(one.data is None for one in states)
 
 
 def test_a_second_run_has_the_same_results(wheel: Ran, second: Ran) -> None:
@@ -188,15 +204,6 @@ def test_a_second_run_has_the_same_results(wheel: Ran, second: Ran) -> None:
     for row in (*ours, *theirs):
         row.pop("run_id")
     assert ours == theirs
-
-
-def test_without_prefects_results_the_store_still_knows(second: Ran) -> None:
-    shutil.rmtree(Path(PREFECT_FOLDER) / "storage")
-    third = builders.run(second.path)
-    assert third.said.code == 0, third.said.err
-    assert set(third.produced.values()) == {0}
-    assert "rows kept, nothing to do" in third.said.err
-    assert all("Cached" not in found for name, found in task_states(third).items() if name not in ONCE)
 
 
 def test_no_held_out_row_is_on_the_learning_side(wheel: Ran) -> None:

@@ -35,7 +35,7 @@ def digest_of_one(store: Store, **changed: str | int) -> dict[str, str]:
         ({"critique": "wrong"}, {"judgements"}),
         ({"rating": -1}, {"judgements"}),
     ],
-    ids=str,
+    ids=lambda given: str(given) if isinstance(given, dict) else "",
 )
 def test_digests_see_what_a_later_stage_reads(tmp_path: Path, changed: dict[str, str | int], moves: set[str]) -> None:
     one = digest_of_one(open_store(tmp_path / "one.duckdb"))

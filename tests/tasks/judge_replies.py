@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from collections import Counter
 
 from rlrf.records import Failure, Request
@@ -73,3 +75,16 @@ def choosing(request: Request) -> str:
     asked["rated"] += 1
     shown = re.findall(r'"(\w+)": \{"comment"', text)
     return json.dumps({name: {"comment": "Fine.", "rating": 1} for name in shown})
+
+
+def slow(request: Request) -> str:
+    """`fair`, slowly, and with a line in a file for each response that was judged."""
+    time.sleep(float(os.environ["RLRF_TEST_SECONDS"]))
+    with open(os.environ["RLRF_TEST_ASKED"], "a", encoding="utf-8") as file:
+        file.write(f"{number(request)}\n")
+    return fair(request)
+
+
+def steady(request: Request) -> str:
+    """A success, whatever it is."""
+    return verdict(1)

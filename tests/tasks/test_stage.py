@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import StateType
 
 from rlrf.config import parse_config
 from rlrf.errors import StoppedError
@@ -81,19 +83,27 @@ def test_a_stage_that_stops_is_done_again(run: Run) -> None:
     assert store_of(run).value("SELECT count(*) FROM receipts") == 0
 
 
+def test_prefect_is_told_what_was_done_and_what_was_kept(run: Run) -> None:
+    done, kept = (work.task.fn(run, 5) for _ in range(2))
+    assert done.type == kept.type == StateType.COMPLETED
+    assert (done.name, kept.name) == ("Completed", "Cached")
+    assert done.message.startswith("5 rows, 1 kept, 3 new, 1 failed, 10 tokens")
+    assert kept.message == "5 rows kept, nothing to do"
+    assert done.data == kept.data == work.fn(run, 5)
+
+
 def test_prefects_key_names_store_stage_and_contents(run: Run) -> None:
-    key = work.cache_key_fn(None, {"run": run, "number": 5})
-    assert key == f"rlrf/{run.store_id}/numbers/{_key(run, 5).key}"
-    other = run.model_copy(update={"store_id": "another"})
-    assert work.cache_key_fn(None, {"run": other, "number": 5}) != key
-
-
-def test_prefects_key_is_the_same_for_another_run_of_the_same_work(run: Run) -> None:
+    key = f"rlrf/{run.store_id}/numbers/{_key(run, 5).key}"
+    assert work.task.fn(run, 5).state_details.cache_key == key
     other = run.model_copy(update={"run_id": f"{2:032x}"})
-    assert work.cache_key_fn(None, {"run": other, "number": 5}) == work.cache_key_fn(None, {"run": run, "number": 5})
+    assert work.task.fn(other, 5).state_details.cache_key == key
 
 
 def test_prefect_sees_the_tasks_own_parameters() -> None:
-    assert list(inspect.signature(work.fn).parameters) == ["run", "number"]
-    assert work.name == "numbers"
-    assert work.persist_result is True
+    assert list(inspect.signature(work.task.fn).parameters) == ["run", "number"]
+    assert work.task.name == "numbers"
+
+
+def test_prefect_neither_keeps_nor_looks_up_results() -> None:
+    assert work.task.persist_result is False
+    assert work.task.cache_policy == NO_CACHE
