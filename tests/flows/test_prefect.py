@@ -365,8 +365,9 @@ def test_without_prefects_memory_nothing_is_lost(story: Story) -> None:
 
 
 def test_prefect_keeps_no_result_but_the_reason_of_a_stop(story: Story) -> None:
-    found = [json.loads(text)["metadata"]["serializer"]["type"] for text in story.prefect.results]
-    assert set(found) <= {"json"}
+    for text in story.prefect.results:
+        json.loads(text)
+        assert "pickle" not in text
     assert all(state.data is None for states in story.prefect.tasks.values() for state in states)
 
 
