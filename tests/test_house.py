@@ -84,3 +84,22 @@ def test_the_tree_in_the_readme_matches_the_disk() -> None:
     paths = tree_paths(text)
     assert paths, "README.md has no annotated tree (a fenced block that names flows/)"
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def proofs(line: str) -> list[tuple[Path, str]]:
+    """The tests that a row of the contract names: `folder/test_module::test_name`."""
+    return [(ROOT / "tests" / f"{module}.py", name) for module, name in re.findall(r"`([\w/]+)::(test_\w+)`", line)]
+
+
+def test_every_sentence_of_the_contract_has_a_test() -> None:
+    text = (ROOT / "docs" / "resume.md").read_text(encoding="utf-8")
+    said = re.sub(r"<!-- reuse table -->.*<!-- /reuse table -->", "", text, flags=re.DOTALL)
+    rows = [one for one in said.splitlines() if one.startswith("|") and not one.startswith(("| what holds", "|---"))]
+    assert len(rows) > 40
+    assert [row for row in rows if not proofs(row)] == []
+    missing = [
+        f"{path.relative_to(ROOT)}::{name}"
+        for path, name in sorted({proof for row in rows for proof in proofs(row)})
+        if not path.is_file() or not re.search(rf"^ *def {name}\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert missing == []
