@@ -32,7 +32,7 @@ CREATE TEMP TABLE made AS
     SELECT md5('prompt ' || i // $each)::UUID AS prompt_id, md5('response ' || i)::UUID AS response_id,
            CASE WHEN i % $each >= $each - 2 THEN md5('response ' || (i - i % $each))::UUID END AS parent_id,
            i % $each AS position, hash(i) AS draw, i // $each AS asked
-    FROM range($number * $each) t(i);
+    FROM range($first * $each, ($first + $number) * $each) t(i);
 INSERT INTO prompts SELECT DISTINCT prompt_id, 'benchmark', '[]', NULL, '{}', now() FROM made;
 INSERT INTO responses
     SELECT response_id, prompt_id, parent_id, $generation, $policy, position, position,
@@ -55,9 +55,10 @@ INSERT INTO members SELECT CASE WHEN parent_id IS NULL THEN $explored ELSE $refi
 """
 
 
-def fill(path: Path, prompts: int, each: int) -> None:
-    """Make the store, by SQL."""
-    values: dict[str, Any] = {"number": prompts, "each": each, "aspects": list(ASPECTS), **KEYS}
+def fill(path: Path, prompts: int, each: int, first: int = 0, aspects: int = len(ASPECTS)) -> None:
+    """Make the store, by SQL, or add to it the prompts from number `first` on."""
+    values: dict[str, Any] = {"first": first, "number": prompts, "each": each, **KEYS}
+    values["aspects"] = list(ASPECTS[:aspects])
     with open_store(path).connect() as connection:
         for statement in filter(str.strip, _FILL.split(";\n")):
             connection.execute(statement, {name: values[name] for name in values if f"${name}" in statement})

@@ -89,15 +89,19 @@ def pairs(
 def status(home: StorePath) -> None:
     """Say what the store holds, its latest runs, its champion, and the latest run's results."""
     from flows import tables
-    from storage import reading
+    from flows.sizes import home_sizes
+    from storage import audits, reading, sizes
 
     store = _store(home)
-    out.print(tables.counts_table(reading.counts(store), store.path))
+    out.print(tables.sizes_table(sizes.tables(store), home_sizes(store.path), store.path))
     out.print(tables.runs_table(reading.runs(store)))
     out.print(tables.champion_line(store))
     latest = reading.latest_run(store)
     if latest:
         out.print(tables.results_table(reading.results(store, latest)))
+        audited = audits.audits_of(store, latest)
+        if audited:
+            out.print(tables.audit_table(audited))
 
 
 @app.command()

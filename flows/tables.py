@@ -15,6 +15,7 @@ from rlrf import auditing
 from rlrf.auditing import Measure
 from rlrf.terminal import visible
 from storage import ledger
+from storage.sizes import Table as TableSize
 from storage.store import Store
 
 _LEVELS = {-1: "red", 0: "yellow", 1: "green"}
@@ -175,14 +176,16 @@ def means_table(judge: str, rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def counts_table(counts: dict[str, int], path: Path) -> Group:
-    """Rows per table of a store."""
+def sizes_table(tables: Iterable[TableSize], home: Mapping[str, int], path: Path) -> Group:
+    """Rows and bytes per table of a store, the empty ones left out, and what lies beside it."""
     table = Table(title="Store", title_justify="left")
-    for name in ("table", "rows"):
-        table.add_column(name, justify="right" if name == "rows" else "left")
-    for name, rows in counts.items():
-        table.add_row(name, f"{rows:,}")
-    return Group(table, _text(f"{path}, {path.stat().st_size / 1e6:,.1f} MB"))
+    for name in ("table", "rows", "MB"):
+        table.add_column(name, justify="left" if name == "table" else "right")
+    for one in tables:
+        if one.rows:
+            table.add_row(one.name, f"{one.rows:,}", f"{one.bytes / 1e6:,.1f}")
+    beside = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in home.items() if size)
+    return Group(table, _text(f"{path}; {beside}"))
 
 
 def runs_table(runs: list[dict[str, Any]]) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -62,7 +63,7 @@ def detach(path: Path, connection: duckdb.DuckDBPyConnection) -> None:
 def _new(path: Path) -> _Instance:
     for other in [one for one, instance in _instances.items() if not instance.users]:
         _drop(other)
-    config = {"autoinstall_known_extensions": False, "temp_directory": f"{path}.tmp"}
+    config: dict[str, Any] = {"autoinstall_known_extensions": False, "temp_directory": f"{path}.tmp"}
     _instances[path] = _Instance(duckdb.connect(config=config))
     return _instances[path]
 

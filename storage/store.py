@@ -38,6 +38,7 @@ _DAMAGE = (
     "sqlite_scanner",
     "internal error",
     "fatal error",
+    "is a directory",
 )
 """How DuckDB's messages say that a file is held by another process, and that it is damaged or of another kind."""
 

@@ -114,7 +114,11 @@ def stage(
         @functools.wraps(body)
         def work(*args: P.args, **kwargs: P.kwargs) -> Ended[R]:
             bound = signature.bind(*args, **kwargs)
-            return _run_stage(name, key_of(**bound.arguments), found, body, bound)
+            ended = _run_stage(name, key_of(**bound.arguments), found, body, bound)
+            if not ended.cached:
+                run: Run = bound.arguments["run"]
+                publish_when_due(Store(run.config.store_path), StageProgress("snapshot").say)
+            return ended
 
         parameters = list(inspect.signature(body).parameters.values())[1:]
         signature = inspect.signature(body).replace(parameters=parameters)
@@ -139,7 +143,6 @@ def _run_stage(
                 progress.say(said)
                 return Ended(result, True, said, cache_key)
             result, said = _work(stage, key, body, bound)
-        publish_when_due(store, progress.say)
         return Ended(result, False, said, cache_key)
 
 

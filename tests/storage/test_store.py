@@ -235,6 +235,25 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_still_doubles_none(tmp_
     assert store.value("SELECT created_at IS NOT NULL FROM prompts") is True
 
 
+def test_a_store_of_the_version_before_keeps_its_rows_after_a_backup(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        for migration in MIGRATIONS[:4]:
+            connection.execute(migration)
+        connection.execute("INSERT INTO meta VALUES ('version', '4'), ('store_id', 'x')")
+        connection.execute("INSERT INTO members SELECT uuid(), uuid() FROM range(1000)")
+        connection.execute("INSERT INTO ratings SELECT uuid(), uuid(), 'answer', 0, 1, 1, 'fine' FROM range(1000)")
+        before = {name: connection.execute(f"FROM {name}").fetchall() for name in ("members", "ratings")}
+    store = open_store(path)
+    assert store.value("SELECT value FROM meta WHERE name = 'version'") == str(VERSION)
+    assert store.value("SELECT count(*) FROM claims") == 0
+    backup = path.with_name("store.v4.backup.duckdb")
+    with store.connect() as connection, duckdb.connect(str(backup), read_only=True) as kept:
+        assert kept.execute("SELECT value FROM meta WHERE name = 'version'").fetchall() == [("4",)]
+        for each in (connection, kept):
+            assert {name: each.execute(f"FROM {name}").fetchall() for name in before} == before
+
+
 def test_every_table_without_a_primary_key_has_an_identity(store: Store) -> None:
     sql = """SELECT DISTINCT table_name FROM duckdb_tables() WHERE table_name NOT IN
              (SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY')"""

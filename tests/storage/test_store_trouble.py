@@ -14,8 +14,10 @@ import pytest
 import storage.store
 import storage.waiting
 from rlrf.errors import StoreError
+from storage.restoring import restore
 from storage.schema import MIGRATIONS, VERSION
-from storage.store import Store, open_store
+from storage.snapshots import publish, rows_in
+from storage.store import Store, open_store, snapshot_path
 from tests.storage.builders import uid
 from tests.storage.processes import HOLD, finish, start
 
@@ -149,17 +151,6 @@ def test_a_write_beyond_the_largest_file_fails_and_keeps_what_was_committed(stor
     assert store.value("SELECT count(*) FROM keys WHERE kind = 'after'") == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(small_disk: Path) -> None:
     store = open_store(small_disk / "store.duckdb")
     assert_full_and_safe(store, finish(start(FILL, store.path)))
@@ -204,3 +195,25 @@ def test_a_folder_that_may_not_be_written_is_refused_with_the_remedy(tmp_path: P
         home.chmod(0o755)
     assert "choose another `home` or mend its permissions" in said
     assert [file.name for file in home.iterdir()] == (["store.duckdb"] if existing else [])
+
+
+@pytest.fixture
+def unwritable(store: Store) -> Iterator[Store]:
+    """A store with a snapshot on a file system that is mounted read-only, which stops root, too."""
+    publish(store)
+    folder = store.path.parent
+    bound = subprocess.run(["mount", "--bind", folder, folder], capture_output=True)
+    if bound.returncode:
+        pytest.skip("only root may mount a folder read-only")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        yield store
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_read_only_file_system_is_said_and_its_snapshot_can_be_read(unwritable: Store) -> None:
+    for use in (lambda: open_store(unwritable.path), lambda: publish(unwritable), lambda: restore(unwritable.path)):
+        with pytest.raises(StoreError, match="can't be written: choose another `home` or mend its permissions"):
+            use()
+    assert rows_in(snapshot_path(unwritable.path)) == 2
