@@ -2,6 +2,7 @@
 
 import getpass
 
+from rlrf.backends.weights import is_whole
 from rlrf.errors import StoreError
 from storage import ledger
 from storage.store import Store
@@ -13,6 +14,11 @@ def promote_by_hand(store: Store, prefix: str, reason: str) -> str:
     if len(found) != 1:
         raise StoreError(f"{prefix!r} starts the ids of {len(found)} policies {found!r}; see `rlrf status`")
     policy = ledger.policy(store, found[0])
+    if not is_whole(policy.folder):
+        raise StoreError(
+            f"policy {policy.name!r} ({policy.policy_id}) is not in {policy.folder!r} any more; run the configuration that "
+            "made it again, and its training is done again"
+        )
     ledger.decide(store, "promote", policy, policy, reason, getpass.getuser())
     return f"champion: {policy.name} ({policy.policy_id}) in {policy.folder}"
 

@@ -8,7 +8,7 @@ from flows.iteration import iteration
 from flows.preflight import check_corpus, check_secrets, preflight
 from rlrf.backends.opening import stop_engine
 from rlrf.config import RunConfig
-from rlrf.errors import StoppedError
+from rlrf.errors import ReachedError, StoppedError
 from rlrf.handles import Corpus, Outcome, Policy, Run
 from tasks.decide import decide
 from tasks.evaluate import evaluate
@@ -19,15 +19,21 @@ from tasks.train_policy import train_control
 
 
 @flow(name="flywheel", flow_run_name="{config.name}", persist_result=False, result_serializer="json")
-def flywheel(config: RunConfig, run_id: str | None = None) -> str:
-    """Run the whole configuration; returns the run's id. A stop on purpose is recorded with its reason and raised."""
+def flywheel(config: RunConfig, run_id: str | None = None, stop_after: str | None = None) -> str:
+    """Run the whole configuration, or up to the stage with the key `stop_after`; returns the run's id.
+
+    A stop on purpose is recorded with its reason and raised.
+    """
     config = preflight(config)
     check_secrets(config)
-    run = begin_run(config, run_id or str(uuid4()))
+    run = begin_run(config, run_id or str(uuid4())).model_copy(update={"stop_after": stop_after})
     try:
         corpus = ingest(run)
         check_corpus(config, corpus)
         turn(run, corpus, first_policy(run))
+    except ReachedError as reached:
+        finish_run(run, "completed", str(reached))
+        return run.run_id
     except StoppedError as stop:
         finish_run(run, "stopped", str(stop))
         raise

@@ -18,6 +18,7 @@ from rlrf.errors import ConfigError
 from rlrf.external import ExternalSource
 from rlrf.judge_config import AnyJudge, JudgeHealth, MathJudge, PanelJudge, RewardJudge, Sampled
 from rlrf.pair_config import Audit, Pairs
+from rlrf.retention import Retention
 from rlrf.sections import Off, Section, Share
 from rlrf.sources import Source
 from rlrf.train_config import Train
@@ -173,6 +174,7 @@ class RunConfig(Section):
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     limits: Limits = Limits()
+    retention: Retention = Retention()
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -6,7 +6,8 @@ RlrfError
 ├── StoreError     (RuntimeError)  the DuckDB file: version, damage, disk, lock
 ├── BackendError   (RuntimeError)  a model folder, a generator or an endpoint
 ├── TrainingError  (RuntimeError)  the training process
-└── StoppedError   (RuntimeError)  a run that ended on purpose: nothing to learn from, a limit passed
+├── StoppedError   (RuntimeError)  a run that ended on purpose: nothing to learn from, a limit passed
+└── ReachedError   (RuntimeError)  a run that was to go no further than a stage, which is done
 
 A message names the place, the offending value and the remedy.
 """
@@ -40,3 +41,7 @@ class TrainingError(RlrfError, RuntimeError):
 
 class StoppedError(RlrfError, RuntimeError):
     """A run ended on purpose, before its last stage, with the reason."""
+
+
+class ReachedError(RlrfError, RuntimeError):
+    """The stage is done that the run was to go up to; the run is complete."""

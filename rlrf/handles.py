@@ -64,12 +64,16 @@ class Policy(Record):
 
 
 class Run(Record):
-    """One run of a flow: which store, under which configuration, and the policy that it started from."""
+    """One run of a flow: which store, under which configuration, and the policy that it started from.
+
+    `stop_after`: the key of the stage that ends the run as soon as it is done; none where the run goes to its end.
+    """
 
     run_id: str
     store_id: str
     config: RunConfig
     first: Policy | None = None
+    stop_after: str | None = None
 
     def judged_by(self, policy: Policy | None) -> Run:
         """The run with its judges' weights settled, where the policy is its own judge: `policy`, or the first one."""

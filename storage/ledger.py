@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from rlrf.backends.weights import is_whole
 from rlrf.errors import StoreError
 from rlrf.handles import Decision, Evaluation, Handle, Outcome, Policy, Trained
 from rlrf.stages import Key
@@ -32,6 +33,20 @@ def start_run(store: Store, run_id: str, name: str, config: str) -> None:
         insert(connection, "run_processes", [{"run_id": run_id, "process": me.mark}])
 
 
+def is_run(store: Store, run_id: str) -> bool:
+    """Whether a run of this id is recorded."""
+    return bool(store.value("SELECT count(*) FROM runs WHERE run_id = ?", [run_id]))
+
+
+def live_runs(store: Store) -> list[dict[str, Any]]:
+    """The runs of this host whose process isn't known to be gone, this process's own aside, oldest first: run_id, name,
+    host, pid."""
+    me = this_process()
+    sql = """SELECT run_id, name, host, pid, process FROM runs LEFT JOIN run_processes USING (run_id)
+             WHERE status = 'running' AND host = ? AND pid <> ? ORDER BY runs.rowid"""
+    return [row for row in store.query(sql, [me.host, me.pid]) if not _ended(row)]
+
+
 def mark_killed(store: Store, name: str) -> list[str]:
     """Give the runs of this name on this host whose process is gone the status they deserve; returns their ids."""
     sql = """SELECT run_id, host, pid, process FROM runs LEFT JOIN run_processes USING (run_id)
@@ -56,11 +71,26 @@ def end_run(store: Store, run_id: str, status: str, reason: str | None = None) -
         )
 
 
-def record_keys(store: Store, *keys: Key) -> None:
-    """Keep the ingredients of keys, so that a later miss can be explained."""
-    rows = [{"key": k.key, "kind": k.kind, "ingredients": json.dumps(k.ingredients, ensure_ascii=False)} for k in keys]
+def record_start(store: Store, stage: str, key: Key, run_id: str) -> None:
+    """Record that a run begins to work on a stage, with the ingredients of its key."""
     with store.connect() as connection:
-        insert(connection, "keys", rows)
+        insert(connection, "keys", _whole(key))
+        sql = "INSERT INTO starts (stage_key, stage, run_id) VALUES (?, ?, ?)"
+        connection.execute(sql, [key.key, stage, run_id])
+
+
+def record_keys(store: Store, *keys: Key) -> None:
+    """Keep the ingredients of keys and of all their parts, so that a later miss can be explained."""
+    with store.connect() as connection:
+        insert(connection, "keys", _whole(*keys))
+
+
+def _whole(*keys: Key) -> list[dict[str, Any]]:
+    whole = {one.key: one for key in keys for one in key.whole()}
+    return [
+        {"key": one.key, "kind": one.kind, "ingredients": json.dumps(one.ingredients, ensure_ascii=False)}
+        for one in whole.values()
+    ]
 
 
 def receipt(store: Store, stage_key: str) -> Handle | None:
@@ -87,12 +117,18 @@ def write_receipt(store: Store, handle: Handle, counts: Counts, seconds: float, 
 def add_policy(
     store: Store, policy: Policy, kind: str, parent_id: str | None = None, stage_key: str | None = None
 ) -> None:
-    """Record a policy (kind: model, bootstrap, trained, control or external) or that its folder moved."""
+    """Record a policy (kind: model, bootstrap, trained, control or external), that its folder moved, or that a stage made
+    it again. Whatever policy was in that folder before is there no longer."""
     row = policy.model_dump(exclude={"served_as"}) | {"kind": kind, "parent_id": parent_id, "stage_key": stage_key}
     with store.connect() as connection:
         insert(connection, "policies", [row])
         connection.execute(
-            "UPDATE policies SET folder = $folder WHERE policy_id = $id AND folder IS DISTINCT FROM $folder",
+            """UPDATE policies SET folder = $folder, stage_key = coalesce(stage_key, $stage) WHERE policy_id = $id
+               AND (folder IS DISTINCT FROM $folder OR stage_key IS DISTINCT FROM coalesce(stage_key, $stage))""",
+            {"folder": policy.folder, "stage": stage_key, "id": policy.policy_id},
+        )
+        connection.execute(
+            "UPDATE policies SET folder = folder || '.replaced' WHERE folder = $folder AND folder <> '' AND policy_id <> $id",
             {"folder": policy.folder, "id": policy.policy_id},
         )
 
@@ -112,9 +148,9 @@ def policies_like(store: Store, prefix: str) -> list[str]:
 
 
 def made_policy(store: Store, stage_key: str) -> Policy | None:
-    """The policy that a stage made, or None."""
+    """The policy that a stage made, or None, also where its folder is there no longer."""
     rows = store.query("SELECT policy_id, name, folder FROM policies WHERE stage_key = ?", [stage_key])
-    return Policy(**rows[0]) if rows else None
+    return Policy(**rows[0]) if rows and is_whole(rows[0]["folder"]) else None
 
 
 def add_training(
@@ -147,13 +183,23 @@ def add_training(
 
 
 def training(store: Store, stage_key: str) -> Trained | None:
-    """A recorded training, or None."""
+    """A recorded training, or None, also where the folder of its policy is there no longer."""
     rows = store.query("SELECT policy_id, base_id, steps FROM trainings WHERE stage_key = ?", [stage_key])
     if not rows:
         return None
     row = rows[0]
     base, made = policy(store, row["base_id"]), policy(store, row["policy_id"])
+    if not is_whole(made.folder):
+        return None
     return Trained(policy=made, base=base, key=stage_key, steps=row["steps"])
+
+
+def forget_stage(store: Store, stage_key: str) -> None:
+    """Take back that a stage is finished, where its result is there no longer; a policy that it made stays known."""
+    with store.connect() as connection:
+        for table in ("training_metrics", "trainings", "receipts"):
+            connection.execute(f"DELETE FROM {table} WHERE stage_key = ?", [stage_key])
+        connection.execute("UPDATE policies SET stage_key = NULL WHERE stage_key = ?", [stage_key])
 
 
 def add_iteration(

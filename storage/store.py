@@ -113,6 +113,19 @@ def open_store(path: Path | str) -> Store:
     return Store(path)
 
 
+def back_up(store: Store, to: Path) -> None:
+    """Copy the whole store to another file, or nothing. Raises StoreError where it can't be read or the copy written."""
+    with _process_lock, ExitStack() as after_connection:
+        connection = _connect(store.path)
+        try:
+            connection.execute("CHECKPOINT")
+            _back_up(store.path, to, after_connection)
+        except (duckdb.Error, OSError) as error:
+            raise wrapped(store.path, error) from error
+        finally:
+            detach(store.path, connection)
+
+
 def fetch(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
 ) -> list[dict[str, Any]]:

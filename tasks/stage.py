@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import State, StateDetails
 from prefect.states import Completed
 
 from rlrf.config import RunConfig
+from rlrf.errors import ReachedError
 from rlrf.handles import Handle, Run
 from rlrf.stages import Key
 from storage import ledger
@@ -89,11 +90,15 @@ class StageTask(Generic[P, R]):
         def in_prefect(*args: P.args, **kwargs: P.kwargs) -> State[R]:
             return run(*args, **kwargs).state()
 
+        self.name = name
         self.task = Task(in_prefect, name=name, cache_policy=NO_CACHE, persist_result=False)
         self.run = run
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         ended: Any = self.task(*args, **kwargs)  # Prefect gives a task's caller the state that the task returned
+        run: Run = next(one for one in (*args, *kwargs.values()) if isinstance(one, Run))
+        if run.stop_after and ended.state_details.cache_key == cache_key(run, self.name, run.stop_after):
+            raise ReachedError(f"{self.name} is done; what comes after it was left as it is")
         result: R = ended.result()
         return result
 
@@ -132,7 +137,7 @@ def _run_stage(
     name: str, key: Key, found: Callable[[Store, str], Any], body: Callable[..., R], bound: inspect.BoundArguments
 ) -> Ended[R]:
     run: Run = bound.arguments["run"]
-    cache_key = f"rlrf/{run.store_id}/{name}/{key.key}"
+    hit = cache_key(run, name, key.key)
     store = open_store(run.config.store_path)
     with stage_progress(name) as progress:
         stage = Stage(name, key.key, run, store, progress)
@@ -141,9 +146,14 @@ def _run_stage(
                 done, result = kept
                 said = f"{done.rows:,} rows kept, nothing to do"
                 progress.say(said)
-                return Ended(result, True, said, cache_key)
+                return Ended(result, True, said, hit)
             result, said = _work(stage, key, body, bound)
-        return Ended(result, False, said, cache_key)
+        return Ended(result, False, said, hit)
+
+
+def cache_key(run: Run, name: str, key: str) -> str:
+    """A stage as Prefect's API and UI name it."""
+    return f"rlrf/{run.store_id}/{name}/{key}"
 
 
 def _finished(store: Store, key: str, found: Callable[[Store, str], Any]) -> tuple[Handle, Any] | None:
@@ -155,7 +165,10 @@ def _finished(store: Store, key: str, found: Callable[[Store, str], Any]) -> tup
 
 def _work(stage: Stage, key: Key, body: Callable[..., R], bound: inspect.BoundArguments) -> tuple[R, str]:
     """Do a stage and write its receipt; also what it came to, in words."""
-    ledger.record_keys(stage.store, key)
+    if ledger.receipt(stage.store, key.key) is not None:
+        stage.progress.say("its result is there no longer: done again")
+        ledger.forget_stage(stage.store, key.key)
+    ledger.record_start(stage.store, stage.name, key, stage.run.run_id)
     progress, started = stage.progress, time.monotonic()
     result = body(stage, *bound.args, **bound.kwargs)
     seconds = time.monotonic() - started

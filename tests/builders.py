@@ -12,6 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from rlrf.config import RunConfig, load_config
 from rlrf.word_problems import WordProblem, word_problems
 from storage import reading
@@ -66,6 +69,14 @@ def values(folder: Path, model: Path, reply: str = "mixed", **changes: Any) -> d
     for name, value in changes.items():
         _set(found, name.split("__"), value)
     return found
+
+
+def write_model(folder: Path) -> Path:
+    """The least that counts as a model folder: it can be checked, and not opened."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    save_file({"weight": np.zeros(4, dtype=np.float32)}, folder / "model.safetensors")
+    return folder
 
 
 def write_config(folder: Path, model: Path, reply: str = "mixed", file: str = "run.toml", **changes: Any) -> Path:
@@ -136,9 +147,9 @@ class Ran:
         return int(self.store.value(f"SELECT count(*) FROM {table} WHERE run_id = ?", [self.run_id]))
 
 
-def run(path: Path) -> Ran:
+def run(path: Path, *options: str) -> Ran:
     """`rlrf run` and what came of it; only for runs that start."""
-    said, config = rlrf("run", path), load_config(path)
+    said, config = rlrf("run", path, *options), load_config(path)
     store = open_store(config.store_path)
     run_id = reading.latest_run(store)
     assert run_id is not None, said.err

@@ -99,6 +99,15 @@ def check_weights(folder: str | Path) -> tuple[Path, ...]:
     return shards
 
 
+def is_whole(folder: str | Path) -> bool:
+    """Whether `check_weights` finds nothing wrong; reads headers only."""
+    try:
+        check_weights(folder)
+    except (BackendError, OSError):
+        return False
+    return True
+
+
 def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from rlrf.errors import StoreError
-from rlrf.fingerprints import content_id
 from rlrf.handles import Corpus, Decision, Handle, Outcome, Policy, Trained
 from rlrf.ingesting import DroppedPrompt, Material
-from rlrf.stages import Key
-from storage import corpora, ledger, planning, reading
+from storage import corpora, ledger, reading
 from storage.ledger import Counts
 from storage.store import Store
+from tests.builders import write_model
 from tests.storage.builders import RUN, evaluation, policy, uid
 
 HANDLE = Handle(stage="explore", key=uid("stage"), rows=12, digest=uid("digest"))
@@ -49,14 +49,46 @@ def test_runs_tell_how_they_ended_and_which_was_killed(store: Store) -> None:
     assert [row["run_id"] for row in reading.runs(store, limit=1)] == [uid("other")]
 
 
-def test_a_policy_keeps_its_origin_and_takes_its_new_folder(store: Store) -> None:
+def test_a_policy_keeps_its_origin_and_takes_its_new_folder(store: Store, tmp_path: Path) -> None:
     made = policy("made")
     ledger.add_policy(store, made, "trained", uid("base"), uid("stage"))
-    moved = made.model_copy(update={"folder": "elsewhere"})
+    moved = made.model_copy(update={"folder": str(write_model(tmp_path / "elsewhere"))})
     ledger.add_policy(store, moved, "model")
     assert ledger.policy(store, made.policy_id) == ledger.made_policy(store, uid("stage")) == moved
     assert store.query("SELECT kind, parent_id FROM policies") == [{"kind": "trained", "parent_id": uid("base")}]
     assert ledger.made_policy(store, uid("no stage")) is None
+
+
+def test_a_policy_whose_folder_is_gone_or_cut_off_was_not_made(store: Store, tmp_path: Path) -> None:
+    base = policy("base")
+    made = policy("made").model_copy(update={"folder": str(write_model(tmp_path / "made"))})
+    ledger.add_policy(store, base, "model")
+    ledger.add_policy(store, made, "trained", base.policy_id, uid("stage"))
+    trained = Trained(policy=made, base=base, key=uid("stage"), steps=2)
+    record = {"pair_set": uid("pairs"), "spec": {}, "rows": 4, "excluded": {}}
+    ledger.add_training(store, trained, record, [], 1.0)
+    assert ledger.made_policy(store, uid("stage")) == made
+    assert ledger.training(store, uid("stage")) == trained
+    weights = tmp_path / "made" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert ledger.made_policy(store, uid("stage")) is ledger.training(store, uid("stage")) is None
+    ledger.forget_stage(store, uid("stage"))
+    assert (
+        store.query("SELECT stage_key FROM policies WHERE stage_key IS NOT NULL") == store.query("FROM trainings") == []
+    )
+    ledger.add_policy(store, made, "trained", base.policy_id, uid("stage"))
+    assert store.value("SELECT stage_key FROM policies WHERE policy_id = ?", [made.policy_id]) == uid("stage")
+
+
+def test_another_policy_in_the_same_folder_takes_the_place_of_the_one_before(store: Store) -> None:
+    first, second = policy("first"), policy("second").model_copy(update={"folder": policy("first").folder})
+    for one in (first, second, second):
+        ledger.add_policy(store, one, "trained")
+    assert ledger.policy(store, second.policy_id) == second
+    assert ledger.policy(store, first.policy_id).folder == f"{first.folder}.replaced"
+    for name in ("ours", "theirs"):
+        ledger.add_policy(store, policy(name).model_copy(update={"folder": ""}), "external")
+    assert ledger.policy(store, uid("ours")).folder == "", "those that are served elsewhere have no folder"
 
 
 def test_an_unknown_policy_is_an_error_that_says_where_to_look(store: Store) -> None:
@@ -72,8 +104,8 @@ def test_policies_are_found_by_the_start_of_their_id_external_ones_aside(store: 
     assert ledger.policies_like(store, "%") == []
 
 
-def test_a_training_comes_back_with_both_policies_and_its_curve(store: Store) -> None:
-    base, made = policy("base"), policy("made")
+def test_a_training_comes_back_with_both_policies_and_its_curve(store: Store, tmp_path: Path) -> None:
+    base, made = policy("base"), policy("made").model_copy(update={"folder": str(write_model(tmp_path / "made"))})
     trained = Trained(policy=made, base=base, key=uid("training"), steps=2)
     assert ledger.training(store, trained.key) is None
     for one in (base, made):
@@ -200,15 +232,6 @@ def test_the_first_evaluation_has_no_base_and_no_stages(store: Store) -> None:
     outcome = Outcome(iteration=0, base=None, evaluation=evaluation("e", B), steps=0, stages={})
     ledger.add_iteration(store, RUN, "base", outcome, uid("judge"))
     assert store.query("SELECT seconds, base_id FROM iterations") == [{"seconds": 0.0, "base_id": None}]
-
-
-def test_why_a_stage_has_no_receipt(store: Store) -> None:
-    old, new = (Key("explore", content_id("k", n), {"n": n, "digest": uid("d")}) for n in (4, 8))
-    assert planning.why_missing(store, "explore", new) == "never run"
-    ledger.record_keys(store, old)
-    assert planning.why_missing(store, "explore", old) == "started, not finished"
-    ledger.write_receipt(store, Handle(stage="explore", key=old.key, rows=1, digest=uid("d")), Counts(), 1.0, RUN)
-    assert planning.why_missing(store, "explore", new) == "n: 4 -> 8"
 
 
 def test_a_corpus_comes_back_and_what_was_dropped_is_listed_once(store: Store) -> None:
