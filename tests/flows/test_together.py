@@ -39,7 +39,7 @@ def at_work(store: Store, asked: Path) -> int:
             (holder,) = store.query("SELECT DISTINCT pid FROM claims JOIN claimants USING (owner)") or [{"pid": 0}]
             if holder["pid"]:
                 return int(holder["pid"])
-        time.sleep(0.05)
+        time.sleep(0.3)
     raise AssertionError("the runs ended before one could be killed")
 
 
