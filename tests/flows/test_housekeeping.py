@@ -203,6 +203,7 @@ def test_while_a_run_is_under_way_only_copies_go(home: Path, host: str) -> None:
         with store_of(home).connect() as connection:
             where = socket.gethostname() if host == "here" else "another-host"
             connection.execute("UPDATE runs SET pid = ?, host = ?", [other.pid, where])
+            connection.execute("DELETE FROM run_processes")
         assert gone(home, policies=0) == {"backups/before-invalidate-1.duckdb"}
         [note] = look(store_of(home), Retention()).notes
         assert f"'busy' (PID {other.pid} on {where}) is under way" in note
