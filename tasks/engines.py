@@ -10,6 +10,7 @@ from rlrf.backends.protocols import Generator
 from rlrf.engine_config import AnyEngine, Endpoint, Vllm
 from rlrf.errors import ConfigError
 from rlrf.handles import Policy
+from tasks.models import check_digest
 from tasks.stage import Stage
 
 
@@ -17,10 +18,13 @@ def open_policy(stage: Stage, policy: Policy, engine: AnyEngine | None = None) -
     """A generator that answers as this policy; `engine` is the policy's own, the run's when left out.
 
     Endpoints elsewhere hold the starting policy alone: one that was trained here is served here, by `engine.local`.
+    Raises BackendError where its folder holds other weights than the policy's.
     """
     engine = engine or stage.config.engine
     if isinstance(engine, Endpoint) and policy.served_as is None:
         engine = engine.local
+    if policy.folder and not isinstance(engine, Endpoint):
+        check_digest(policy)
     return open_engine(stage, engine, policy.folder)
 
 

@@ -15,6 +15,7 @@ from rlrf.fingerprints import file_digest
 from rlrf.handles import Policy, Run
 from storage import ledger
 from storage.store import open_store
+from tasks.models import set_aside
 from tasks.stage import Stage, stage
 
 
@@ -30,14 +31,16 @@ def bootstrap(stage: Stage, run: Run) -> Policy:
     settings = stage.config.policy.bootstrap
     assert settings is not None, "only called for a policy with [policy.bootstrap]"
     folder = stage.config.home / "models" / f"tiny-{stage.key[:8]}"
+    set_aside(stage.progress, folder)
     if not folder.exists():  # it exists only when it is complete; a kill can fall between it and its receipt
-        stage.progress.begin(settings.steps, 0, "steps")
         train_tiny(
             folder,
             demonstrations=build_curriculum(seed=settings.seed),
             seed=settings.seed,
             steps=settings.steps,
+            begin=lambda kept: stage.progress.begin(settings.steps, kept, "steps"),
             progress=lambda *_: stage.progress.advance(1),
+            say=stage.progress.say,
         )
     policy = Policy(policy_id=weights_digest(folder), name="tiny", folder=str(folder))
     ledger.add_policy(stage.store, policy, "bootstrap", stage_key=stage.key)

@@ -15,6 +15,7 @@ from rlrf.fingerprints import file_digest
 from rlrf.handles import Handle, Policy, Run, Trained
 from storage import exports, ledger
 from tasks.engines import give_back
+from tasks.models import set_aside
 from tasks.stage import Stage, stage
 
 
@@ -67,6 +68,7 @@ def _spec(stage: Stage, base: Policy, data: Path) -> TrainSpec:
 def _train(
     stage: Stage, base: Policy, spec: TrainSpec, name: str, kind: str, lineage: dict[str, Any], pair_set: str | None
 ) -> Trained:
+    set_aside(stage.progress, spec.output)
     give_back(stage)
     result = train(spec, lambda event: _show(stage, event))
     stage.progress.advance(max(0, result.steps - stage.progress.kept - stage.progress.produced))
@@ -92,5 +94,7 @@ def _show(stage: Stage, event: Progress) -> None:
         facts = [f"{event['processes']} process(es) on {event['device']}", event["precision"]]
         facts += [f"{name} {event[name]}" for name in ("adapter", "reference") if event.get(name)]
         stage.progress.say(", ".join(facts))
+        for refused in event["refused"]:
+            stage.progress.say(f"not gone on from: {refused}")
     elif event["event"] == "step":
         stage.progress.advance(event["step"] - stage.progress.kept - stage.progress.produced)

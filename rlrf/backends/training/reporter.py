@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 Emit = Callable[[dict[str, Any]], None]
 
 COMPLETE_FILE = "complete.json"
-"""Written into a checkpoint after everything else; one without it was being written when the process died."""
+"""Written into a checkpoint after everything else, with the sizes of all files; a checkpoint without it was being
+written when the process died."""
 
 
 class Reporter(TrainerCallback):
@@ -72,7 +73,8 @@ class Reporter(TrainerCallback):
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            write_json(folder / COMPLETE_FILE, {"spec_hash": self._job.identity, "step": state.global_step})
+            marker = {"spec_hash": self._job.identity, "step": state.global_step, "files": _sizes(folder)}
+            write_json(folder / COMPLETE_FILE, marker)
         self._emit({"event": "saved", "step": state.global_step, "steps": state.max_steps})
 
 
@@ -89,17 +91,42 @@ class Phases:
         self._last = time.monotonic()
 
 
-def last_checkpoint(job: TrainJob) -> str | None:
-    """The complete checkpoint of the highest step; others are named in the log and left alone."""
-    complete: dict[int, Path] = {}
-    for checkpoint in sorted(job.folder.glob("checkpoint-*")):
-        marker = checkpoint / COMPLETE_FILE
-        content = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
-        if content.get("spec_hash") == job.identity:
-            complete[content["step"]] = checkpoint
-        else:
-            logger.warning("ignoring checkpoint %r: not complete, or of another spec", str(checkpoint))
-    return str(complete[max(complete)]) if complete else None
+def last_checkpoint(job: TrainJob) -> tuple[str | None, list[str]]:
+    """The whole checkpoint of the highest step, and why each other one that is newer can't be gone on from."""
+    newest = sorted(job.folder.glob("checkpoint-*"), key=_step, reverse=True)
+    refused: list[str] = []
+    for checkpoint in newest:
+        fault = _fault(checkpoint, job.identity)
+        if fault is None:
+            return str(checkpoint), refused
+        refused.append(f"{checkpoint.name}: {fault}")
+        logger.warning("ignoring checkpoint %r: %s", str(checkpoint), fault)
+    return None, refused
+
+
+def _step(checkpoint: Path) -> int:
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _fault(checkpoint: Path, identity: str) -> str | None:
+    """Why a checkpoint can't be gone on from, None if it can."""
+    try:
+        marker = json.loads((checkpoint / COMPLETE_FILE).read_text(encoding="utf-8"))
+    except OSError:
+        return "it was being written when the process ended"
+    except ValueError as error:
+        return f"its {COMPLETE_FILE} is damaged ({error})"
+    if marker.get("spec_hash") != identity:
+        return "it is of another training"
+    sizes = _sizes(checkpoint)
+    wrong = [name for name, size in marker.get("files", {}).items() if sizes.get(name) != size]
+    return f"damaged: {', '.join(wrong)} missing or of another size" if wrong else None
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != COMPLETE_FILE]
+    return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
 
 
 def numbers(logs: dict[str, Any]) -> dict[str, float]:

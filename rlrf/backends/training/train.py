@@ -28,7 +28,8 @@ LOG_LINES = 12
 
 Progress = dict[str, Any]
 """One event of a training. `event` is "started" (pid, steps, resumed_from, rows, excluded, processes, device, precision,
-adapter: None, "new" or "continued", memory: "fits" or "unchecked", and for dpo reference: "computed" or "kept"),
+adapter: None, "new" or "continued", refused: newer checkpoints that can't be gone on from, each with its reason,
+memory: "fits" or "unchecked", and for dpo reference: "computed" or "kept"),
 "step" (step, steps, loss and trl's other metrics), "saved" (step, steps) or "finished" (steps, seconds, phases)."""
 
 

@@ -80,8 +80,9 @@ def _run(job: TrainJob, emit: Emit, phases: Phases) -> None:
     check_lengths(spec, columns)
     facts: dict[str, Any] = {"rows": len(next(iter(columns.values()))), "excluded": excluded}
     trainer, how = _trainer(job, columns, tokenizer, phases)
-    trainer.add_callback(Reporter(emit, job, trainer, columns, facts | how))
-    trainer.train(resume_from_checkpoint=last_checkpoint(job))
+    checkpoint, refused = last_checkpoint(job)
+    trainer.add_callback(Reporter(emit, job, trainer, columns, facts | how | {"refused": refused}))
+    trainer.train(resume_from_checkpoint=checkpoint)
     phases.end("train")
     partial = job.folder / "result"
     save_policy(job, trainer, partial)

@@ -6,8 +6,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from rlrf.backends.bootstrap import bootstrap
+from rlrf.backends.bootstrap_checkpoint import locked
 from rlrf.backends.local import LocalGenerator
 from rlrf.backends.tiny_tokenizer import train_tokenizer
+from rlrf.backends.weights import weights_digest
 from rlrf.curriculum import Curriculum, build_curriculum
 from rlrf.errors import TrainingError
 from rlrf.records import Completion, Request, Sampling
@@ -60,13 +62,70 @@ def test_the_same_seed_gives_the_same_weights(folder: Path, curriculum: Curricul
     assert done == [(step, STEPS) for step in range(1, STEPS + 1)]
 
 
-def test_a_bootstrap_that_dies_leaves_nothing(curriculum: Curriculum, tmp_path: Path) -> None:
-    def die(step: int, steps: int) -> None:
-        raise KeyboardInterrupt
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every second step."""
+    monkeypatch.setattr("rlrf.backends.bootstrap.SAVE_EVERY", 2)
 
-    with pytest.raises(KeyboardInterrupt):
-        bootstrap(tmp_path / "tiny", seed=0, demonstrations=curriculum, steps=STEPS, progress=die)
-    assert list(tmp_path.iterdir()) == []
+
+class Death(BaseException):
+    """What ends a bootstrap in the middle."""
+
+
+def die_after(step: int, folder: Path, curriculum: Curriculum, seed: int = 0) -> None:
+    def progress(done: int, steps: int) -> None:
+        if done == step:
+            raise Death
+
+    with pytest.raises(Death):
+        bootstrap(folder, seed=seed, demonstrations=curriculum, steps=STEPS, progress=progress)
+    assert not folder.exists()
+
+
+def go_on(folder: Path, curriculum: Curriculum, seed: int = 0) -> tuple[list[int], list[str]]:
+    """The steps that were kept, as the next bootstrap says them, and all else that it says."""
+    kept: list[int] = []
+    said: list[str] = []
+    bootstrap(folder, seed=seed, demonstrations=curriculum, steps=STEPS, begin=kept.append, say=said.append)
+    assert list(folder.parent.iterdir()) == [folder], "the checkpoint goes when the folder is there"
+    return kept, said
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(("death", "kept"), [(1, 0), (3, 2), (5, 4)])
+def test_a_bootstrap_goes_on_from_its_checkpoint_to_the_same_weights(
+    folder: Path, curriculum: Curriculum, tmp_path: Path, death: int, kept: int
+) -> None:
+    die_after(death, tmp_path / "tiny", curriculum)
+    assert go_on(tmp_path / "tiny", curriculum) == ([kept], [])
+    assert weights_digest(tmp_path / "tiny") == weights_digest(folder)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_checkpoint_of_another_bootstrap_is_not_gone_on_from(
+    folder: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    die_after(3, tmp_path / "tiny", curriculum, seed=1)
+    kept, said = go_on(tmp_path / "tiny", curriculum)
+    assert kept == [0]
+    assert "is of another bootstrap" in said[0]
+    assert weights_digest(tmp_path / "tiny") == weights_digest(folder)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_damaged_checkpoint_is_not_gone_on_from(folder: Path, curriculum: Curriculum, tmp_path: Path) -> None:
+    die_after(3, tmp_path / "tiny", curriculum)
+    file = tmp_path / "tiny.work" / "bootstrap.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    kept, said = go_on(tmp_path / "tiny", curriculum)
+    assert kept == [0]
+    assert "is damaged" in said[0]
+    assert weights_digest(tmp_path / "tiny") == weights_digest(folder)
+
+
+def test_two_bootstraps_never_write_the_same_folder(curriculum: Curriculum, tmp_path: Path) -> None:
+    with locked(tmp_path / "tiny.work"), pytest.raises(TrainingError, match="another process"):
+        bootstrap(tmp_path / "tiny", seed=0, demonstrations=curriculum, steps=STEPS)
 
 
 def test_a_folder_that_exists_is_not_overwritten(folder: Path, curriculum: Curriculum) -> None:

@@ -183,6 +183,52 @@ def test_a_checkpoint_of_another_spec_is_left_alone(model: Path, tmp_path: Path)
     assert run_here(foreign)[0]["resumed_from"] == 0
 
 
+def killed_at(step: int, spec: TrainSpec) -> None:
+    """Train in a real process that is killed once this step's checkpoint is saved."""
+    pids: list[int] = []
+
+    def kill(event: Progress) -> None:
+        if event["event"] == "started":
+            pids.append(event["pid"])
+        if event["event"] == "saved" and event["step"] == step:
+            os.kill(pids[0], signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="SIGKILL"):
+        train(spec, kill)
+    assert not spec.output.exists()
+
+
+def test_a_training_is_never_gone_on_with_on_other_pairs_or_another_base(model: Path, tmp_path: Path) -> None:
+    spec = build_spec(model, tmp_path, max_steps=4, save_every=1)
+    killed_at(2, spec)
+    other = shutil.copytree(model, tmp_path / "other")
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# another base #}")
+    assert run_here(spec.model_copy(update={"model": other}))[0]["resumed_from"] == 0
+    shutil.rmtree(spec.output)
+    pairs = spec.data.read_text()
+    write(spec.data, [pair(i + 1) for i in range(24)])
+    assert run_here(spec)[0]["resumed_from"] == 0
+    shutil.rmtree(spec.output)
+    spec.data.write_text(pairs)
+    assert run_here(spec)[0]["resumed_from"] in (2, 3), "the pairs that it was killed on"
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_named(model: Path, tmp_path: Path) -> None:
+    spec = build_spec(model, tmp_path, max_steps=5, save_every=1)
+    run_here(spec)
+    digest, folder = weights_digest(spec.output), spec.work / spec_hash(spec)
+    for newest, resumed, damage in ((4, 3, "optimizer.pt"), (3, 0, "model.safetensors")):
+        shutil.rmtree(spec.output)
+        file = folder / f"checkpoint-{newest}" / damage
+        file.write_bytes(file.read_bytes()[:-1])
+        started = run_here(spec)[0]
+        assert started["resumed_from"] == resumed
+        assert started["refused"][0] == f"checkpoint-{newest}: damaged: {damage} missing or of another size"
+        assert weights_digest(spec.output) == digest
+        shutil.rmtree(folder / "checkpoint-4")
+
+
 def test_two_trainings_never_write_the_same_output(model: Path, tmp_path: Path) -> None:
     spec = build_spec(model, tmp_path)
     spec.work.mkdir()

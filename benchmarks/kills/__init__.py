@@ -1,0 +1,1 @@
+"""Kills with -9 all over the wheel: see `benchmarks.kills.__main__`."""

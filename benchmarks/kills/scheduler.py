@@ -1,0 +1,181 @@
+"""A Prefect server for all rounds, and the wheel as a deployment that a worker runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kills.homes import Wheel, die_with_parent, kill, processes
+from benchmarks.kills.table import Kill
+
+POOL, START_SECONDS = "kills", 120.0
+ENTRYPOINT = "benchmarks.kills.worker_flow.flywheel"
+
+
+def start_server(folder: Path) -> subprocess.Popen[bytes]:
+    """A server with a database in `folder`; its address goes into this process's environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    os.environ |= {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_API_PORT": port,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "DO_NOT_TRACK": "1",
+    }
+    (folder / "prefect").mkdir(parents=True, exist_ok=True)
+    with (folder / "server.log").open("ab") as log:
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(os.environ["PREFECT_API_URL"] + "/health", timeout=2):
+            return server
+        time.sleep(0.2)
+    kill(server.pid, group=True)
+    raise RuntimeError(f"the Prefect server didn't start; see {folder / 'server.log'}")
+
+
+@dataclass
+class Worker:
+    """A process worker and the flow runs that it is given."""
+
+    wheel: Wheel
+    process: subprocess.Popen[bytes] | None = None
+    deployment: Any = None
+    flow_run: Any = None
+    left: list[int] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start a worker, as a supervisor would after its death."""
+        with (self.wheel.folder / "worker.log").open("ab") as log:
+            command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+            self.process = subprocess.Popen(
+                [*command, "--name", "kills"],
+                env=self.wheel.surroundings() | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONSAFEPATH": "1"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    def deploy(self) -> None:
+        """Register the flywheel under its module's path."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import WorkPoolCreate
+        from prefect.deployments.runner import EntrypointType
+        from prefect.exceptions import ObjectAlreadyExists
+
+        from flows.flywheel import flywheel
+
+        with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        deployment = flywheel.to_deployment(
+            name="kills", work_pool_name=POOL, entrypoint_type=EntrypointType.MODULE_PATH
+        )
+        deployment.entrypoint = ENTRYPOINT
+        self.deployment = deployment.apply()
+
+    def run(self, draw: random.Random) -> str:
+        """A new flow run, or the last one again by a retry; returns which."""
+        from prefect.client.orchestration import get_client
+        from prefect.states import AwaitingRetry
+
+        from rlrf.config import load_config
+
+        with get_client(sync_client=True) as client:
+            if self.flow_run is not None and draw.random() < 0.5:
+                client.set_flow_run_state(self.flow_run.id, AwaitingRetry(), force=True)
+                return "retry"
+            config = load_config(self.wheel.config).model_dump(mode="json")
+            self.flow_run = client.create_flow_run_from_deployment(self.deployment, parameters={"config": config})
+            return "new run"
+
+    def state(self) -> str:
+        """The state's type of the flow run."""
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_run(self.flow_run.id).state
+            return str(found.type.value) if found else "PENDING"
+
+    def stop(self) -> None:
+        """Nothing is left running."""
+        if self.process is not None:
+            kill(self.process.pid, group=True)
+            self.process.wait()
+
+
+def worker_round(wheel: Wheel, number: int, wanted: int, draw: random.Random) -> list[Kill]:
+    """A home that a worker works on until it is complete; worker, flow run, or both are killed on the way."""
+    worker, kills = Worker(wheel), []
+    worker.deploy()
+    worker.start()
+    worker.run(draw)
+    try:
+        since = time.time()
+        while (pid := _begun(worker, since)) is not None:
+            if len(kills) >= wanted:
+                if _ended(worker):
+                    break
+                continue
+            time.sleep(draw.uniform(0, 9) * wheel.pace)
+            alive = any(one.pid == pid for one in processes())
+            if not alive:
+                if _ended(worker):
+                    break
+                continue
+            who = draw.choice(("worker", "flow run", "worker and flow run"))
+            assert worker.process is not None
+            at = time.time()
+            if who != "worker":
+                kill(pid)
+            if who != "flow run":
+                kill(worker.process.pid)
+                worker.process.wait()
+            how = "goes on by itself"
+            if who != "flow run":
+                worker.start()
+            if who != "worker":
+                how, since = worker.run(draw), at
+            kills.append(Kill(number, wheel.engine, "Prefect worker", f"{who}; {how}", at, restarted=time.time()))
+            if who == "worker" and _ended(worker):
+                break
+    finally:
+        worker.stop()
+    return kills
+
+
+def _begun(worker: Worker, since: float) -> int | None:
+    """The pid of the flow run's process, once it has done its first stage; None when that never happens."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        entries = [one for one in worker.wheel.entries() if one["t"] > since and one["event"] == "stage"]
+        if entries:
+            return int(entries[-1]["pid"])
+        if worker.state() == "COMPLETED":
+            return None
+        time.sleep(0.1)
+    raise RuntimeError(f"no flow run began; see {worker.wheel.folder / 'worker.log'}")
+
+
+def _ended(worker: Worker) -> bool:
+    """Wait for the flow run's end."""
+    deadline = time.monotonic() + 10 * START_SECONDS
+    while time.monotonic() < deadline:
+        state = worker.state()
+        if state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
+            return state == "COMPLETED"
+        time.sleep(0.5)
+    raise RuntimeError("the flow run doesn't end")
