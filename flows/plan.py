@@ -77,7 +77,7 @@ class Planner:
                 passed += 1
                 done = ledger.receipt(self.store, step.key.key) if step.key else None
                 result = self.result(step, done)
-                yield self.explained(step, done)
+                yield self.explained(step, done if result is not None else None)
                 if result is None:
                     break
         except StopIteration:
