@@ -21,7 +21,8 @@ from storage.invalidating import ASIDE
 from storage.store import Store
 
 HOUR, DAY = 3600.0, 86_400.0
-_OURS = re.compile(rf"-(?P<key>[0-9a-f]{{8}})(?P<aside>{re.escape(ASIDE)}\d+)?$")
+WORK = ".work"
+_OURS = re.compile(r"-(?P<key>[0-9a-f]{8})(?P<aside>\.(?:invalidated|damaged)-\d+)?$")
 """How the stages that make models name their folders: after the start of their key."""
 
 
@@ -67,6 +68,9 @@ def look(store: Store, retention: Retention) -> Found:
         known = retaining.known(store)
         found += _leftovers(home, now - HOUR)
         found += _trainings(home, now, retention, known)
+        found += _old(
+            home / "models" / "reference", "*", now - retention.logs_days * DAY, "log-probabilities of a reference"
+        )
         found += _old(home / "engines", "*", now - retention.logs_days * DAY, "log of an engine")
         found += _models(home, now, retention, known)
         found += _policies(home, retention, known)
@@ -109,19 +113,23 @@ def _leftovers(home: Path, before: float) -> Iterator[_Find]:
 
 
 def _trainings(home: Path, now: float, retention: Retention, known: retaining.Known) -> Iterator[_Find]:
-    for folder in sorted((home / "training").glob("[!.]*")):
-        changed, key = changed_at(folder), folder.name
+    """Folders of work: `training/KEY` holds the data, `models/NAME-START_OF_KEY.work` the checkpoints and the log."""
+    finished, stages = {key[:8] for key in known.finished}, {key[:8] for key in known.stages}
+    work = [(one, one.name[:8]) for one in sorted((home / "training").glob("[!.]*"))]
+    work += [(one, one.name.partition(WORK)[0][-8:]) for one in sorted((home / "models").glob(f"[!.]*{WORK}*"))]
+    for folder, key in work:
+        changed = changed_at(folder)
         if not folder.is_dir() or folder.is_symlink() or _is_locked(folder):
             continue
-        if ASIDE in key:
+        if ASIDE in folder.name:
             if changed < now - retention.copies_days * DAY:
                 yield folder, "work of a training that was invalidated, older than is kept", None
-        elif key in known.finished:
+        elif key in finished:
             if changed < now - retention.logs_days * DAY:
                 yield folder, "logs and data of a finished training, older than is kept", None
             else:
                 yield from ((path, "checkpoints of a finished training", None) for path in _checkpoints(folder))
-        elif key not in known.stages and changed < now - HOUR:
+        elif key not in stages and changed < now - HOUR:
             yield folder, "work of a training that this store doesn't know", None
         elif changed < now - retention.checkpoints_days * DAY:
             yield folder, "checkpoints of a training without an end, older than is kept", None
@@ -155,7 +163,7 @@ def _models(home: Path, now: float, retention: Retention, known: retaining.Known
         whole, changed = is_whole(folder), changed_at(folder)
         if ours["aside"]:
             if changed < now - retention.copies_days * DAY:
-                yield folder, "model that was set aside, made again since, older than is kept", None
+                yield folder, "model that was set aside and is of no policy, older than is kept", None
         elif changed < now - HOUR and not (whole and ours["key"] in waiting):
             yield folder, "model of no policy in the store" if whole else "half-written model", None
 

@@ -80,7 +80,7 @@ class Planner:
                 passed += 1
                 done = self.done(step.key)
                 result = self.result(step, done)
-                yield self.explained(step, done)
+                yield self.explained(step, done if result is not None else None)
                 if result is None:
                     break
         except StopIteration:

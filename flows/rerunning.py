@@ -137,12 +137,15 @@ def _no_such(found: Sequence[Place], again: Again) -> str:
 
 
 def _work_folders(config: RunConfig, there: Sequence[tuple[Place, Target]]) -> dict[Path, Path]:
-    """Where trainings left checkpoints, without which they start over; and where they go."""
+    """Where trainings left data and checkpoints, without which they start over; and where they go."""
+    keys = [target.key for _, target in there if target.stage in TRAININGS]
+    found = [config.home / "training" / key for key in keys]
+    found += [one for key in keys for one in sorted((config.home / "models").glob(f"[!.]*-{key[:8]}.work"))]
     folders: dict[Path, Path] = {}
-    for _, target in there:
-        folder, number = config.home / "training" / target.key, 1
-        if target.stage in TRAININGS and folder.is_dir():
-            while (aside := folder.with_name(f"{folder.name}{ASIDE}{number}")).exists():
-                number += 1
+    for folder in found:
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}{ASIDE}{number}")).exists():
+            number += 1
+        if folder.is_dir():
             folders[folder] = aside
     return folders

@@ -121,6 +121,19 @@ def test_trainings_keep_their_checkpoints_until_they_are_finished(home: Path) ->
     assert gone(home, checkpoints_days=0) == {f"training/{unfinished}"}
 
 
+def test_checkpoints_beside_the_model_go_the_same_way(home: Path) -> None:
+    finished, unfinished = (known(home, name, finished=name == "f") for name in "fu")
+    for key in (finished, unfinished):
+        file(home / "models" / f"run-{key[:8]}.work" / "identity" / "checkpoint-50" / "model.safetensors")
+    file(home / "models" / f"run-{finished[:8]}.work" / "train.log")
+    old(file(home / "models" / "reference" / "a.parquet"))
+    file(home / "models" / "reference" / "b.parquet")
+    assert gone(home) == {f"models/run-{finished[:8]}.work/identity", "models/reference/a.parquet"}
+    old(home / "models")
+    kept = gone(home)
+    assert kept == {f"models/run-{one[:8]}.work" for one in (finished, unfinished)} | {"models/reference/b.parquet"}
+
+
 def test_a_training_that_is_locked_is_under_way(home: Path) -> None:
     folder = home / "training" / content_id("test", "unknown")
     lock = file(folder / "identity.lock")
@@ -170,7 +183,8 @@ def test_models_that_were_set_aside_go_when_they_are_made_again_and_old(home: Pa
     aside = Path(only.folder).rename(f"{only.folder}.invalidated-1")
     ledger.add_policy(store_of(home), only.model_copy(update={"folder": str(aside)}), "trained")
     old(aside)
-    assert gone(home) == {"models/run-12345678.invalidated-1"}
+    half = old(write_model(home / "models" / "run-12345678.damaged-1"))
+    assert gone(home) == {"models/run-12345678.invalidated-1", f"models/{half.name}"}
     assert fresh.is_dir()
 
 
@@ -203,6 +217,7 @@ def test_while_a_run_is_under_way_only_copies_go(home: Path, host: str) -> None:
         with store_of(home).connect() as connection:
             where = socket.gethostname() if host == "here" else "another-host"
             connection.execute("UPDATE runs SET pid = ?, host = ?", [other.pid, where])
+            connection.execute("DELETE FROM run_processes")
         assert gone(home, policies=0) == {"backups/before-invalidate-1.duckdb"}
         [note] = look(store_of(home), Retention()).notes
         assert f"'busy' (PID {other.pid} on {where}) is under way" in note
