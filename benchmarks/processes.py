@@ -207,9 +207,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--identical", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as place:
+    with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
         os.environ |= {SECONDS: "0.01", ASKED: str(folder / "asked.txt"), "OMP_NUM_THREADS": "1"}
+        os.environ |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "CRITICAL"}
         build_tiny_model(folder / "model")
         with server():
             identical(folder) if given.identical else together(folder, given.seconds)

@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 done, 1 an error that is explained, 2 wrong usage, 3 stopped on purpose."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ app.command()(gc)
 app.command()(snapshot)
 app.command()(restore)
 
+AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout")]
 Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]
 
 
@@ -61,13 +63,43 @@ def run(
 
 
 @app.command()
-def plan(config: ConfigPath, changes: Changes = None) -> None:
-    """Say what `run` would do, what it would reuse and why; start nothing."""
-    from flows.plan import plan as make_plan
-    from flows.tables import plan_table
+def plan(config: ConfigPath, changes: Changes = None, as_json: AsJson = False) -> None:
+    """Say what `run` would do, what it would reuse, what that saves and why; start nothing."""
+    from flows.plan import planner
+    from flows.plan_tables import plan_table
+    from flows.savings import savings
+    from flows.why import plan_as_json
     from rlrf.config import load_config
 
-    out.print(plan_table(make_plan(load_config(config, changes or ()))))
+    asked = planner(load_config(config, changes or ()))
+    steps = list(asked.steps())
+    saved = savings(asked, steps)
+    if as_json:
+        typer.echo(json.dumps(plan_as_json(steps, saved), indent=2))
+    else:
+        out.print(plan_table(steps, saved))
+
+
+@app.command()
+def why(
+    stage: Annotated[str, typer.Argument(help="A stage of the plan: explore, judge, 'judge of refine'")],
+    config: ConfigPath,
+    iteration: Annotated[int | None, typer.Option(min=0, help="One iteration; every one when left out")] = None,
+    changes: Changes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a stage is finished or has to run: its key, and which ingredients changed, from what to what."""
+    from flows.plan import planner
+    from flows.plan_tables import why_group
+    from flows.why import why as explain
+    from flows.why import why_as_json
+    from rlrf.config import load_config
+
+    reasons = explain(planner(load_config(config, changes or ())), stage, iteration)
+    if as_json:
+        typer.echo(json.dumps([why_as_json(one) for one in reasons], indent=2))
+    else:
+        out.print(why_group(reasons), soft_wrap=True)
 
 
 @app.command()
@@ -156,6 +188,15 @@ def rollback(home: StorePath, reason: Yes) -> None:
     from flows.championing import roll_back
 
     out.print(roll_back(_store(home), reason), markup=False, soft_wrap=True)
+
+
+@app.command()
+def heal() -> None:
+    """Let the Prefect server at PREFECT_API_URL run crashed runs of deployments again; they go on from their rows."""
+    from flows.healing import install_healing
+
+    for line in install_healing():
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def main() -> None:

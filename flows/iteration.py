@@ -14,7 +14,13 @@ from tasks.select_pairs import select_pairs
 from tasks.train_policy import train_policy
 
 
-@flow(name="iteration", flow_run_name="iteration-{number}", validate_parameters=False, persist_result=False)
+@flow(
+    name="iteration",
+    flow_run_name="iteration-{number}",
+    validate_parameters=False,
+    persist_result=False,
+    result_serializer="json",
+)
 def iteration(run: Run, corpus: Corpus, policy: Policy, number: int) -> Outcome:
     """Explore, judge, reflect, judge again, pair, audit, train, evaluate; `policy` is both start and reference."""
     exam, run = run.judged_by(run.first), run.judged_by(policy)

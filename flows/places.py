@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flows.plan import Planner, Step
+from flows.plan import Planner
+from flows.steps import Step
 from rlrf import judging, stages
 from rlrf.config import RunConfig
 from rlrf.fingerprints import content_id

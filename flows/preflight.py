@@ -10,10 +10,9 @@ from rlrf.engine_config import Endpoint
 from rlrf.errors import ConfigError
 from rlrf.handles import Corpus
 from rlrf.identities import teacher_policy
-from rlrf.ingesting import source_digests
+from rlrf.ingesting import source_files
 from rlrf.judge_config import JudgeConfig, engines_of, with_engines
 from storage.store import open_store
-from tasks.engines import read_secret
 
 
 def preflight(config: RunConfig) -> RunConfig:
@@ -24,7 +23,7 @@ def preflight(config: RunConfig) -> RunConfig:
     """
     open_store(config.store_path)
     write_bootstrap_files(config)
-    source_digests(config)
+    source_files(config)
     if config.policy.model is not None:
         _check_model(config, config.policy.model)
     _check_judges(config)
@@ -54,6 +53,8 @@ def check_secrets(config: RunConfig) -> None:
 
     Raises ConfigError or BackendError.
     """
+    from tasks.engines import read_secret  # brings Prefect, which a plan needn't wait for
+
     for engine in _endpoints(config):
         if engine.api_key_secret:
             key = read_secret(engine.api_key_secret)

@@ -1,5 +1,6 @@
 """The report of a run: its results as Markdown, and accuracy with intervals as a picture."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,24 @@ def write_report(run: Run) -> Path:
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def kept_report(run: Run) -> Path | None:
+    """The report that is there, where it is of another run with the same results and the same champion; else None."""
+    path = run.config.home / "report.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found, store = re.search(r"^Run ([0-9a-f-]{36})\.", text, re.MULTILINE), open_store(run.config.store_path)
+    champion = ledger.champion(store)
+    drawn = (run.config.home / "accuracy.svg").is_file()
+    if (
+        not found
+        or not drawn
+        or not text.startswith(f"# {run.config.name}\n")
+        or not champion
+        or champion.policy_id not in text
+    ):
+        return None
+    return path if reading.same_results(store, run.run_id, found[1]) else None
 
 
 def _table(columns: list[str], cells: dict[str, list[str]]) -> list[str]:

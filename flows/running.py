@@ -8,12 +8,11 @@ from uuid import uuid4
 from rich.console import Console
 
 from flows import tables
-from flows.flywheel import flywheel
 from flows.preflight import preflight
-from flows.reporting import write_report
+from flows.reporting import kept_report, write_report
 from flows.rerun_tables import show_invalidated
 from flows.rerunning import Again, invalidate, up_to
-from flows.temporary_server import start_temporary_server
+from flows.unchanged import record_unchanged
 from rlrf.backends.endpoint.settings import BACKLOG
 from rlrf.backends.opening import described
 from rlrf.config import RunConfig, load_config
@@ -42,13 +41,13 @@ def run_flywheel(
     reached, stop_after = up_to(config, store, again) if again and only else (None, None)
     if again:
         show_invalidated(invalidate(config, store, again), out, done=True)
-    start_temporary_server()
-    flywheel(config, run_id, stop_after)
+    _turn(config, run_id, stop_after)
     if reached is not None:
         said = f"{reached} was done again; the stages after it are left as they were"
         out.print(f"{said}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
         return
-    report = write_report(Run(run_id=run_id, store_id=store.store_id, config=config))
+    run = Run(run_id=run_id, store_id=store.store_id, config=config)
+    report = kept_report(run) or write_report(run)
     out.print(tables.results_table(reading.results(store, run_id)))
     reflected = reflecting.reflection(store, run_id)
     if reflected:
@@ -62,6 +61,20 @@ def run_flywheel(
     out.print(f"store    {config.store_path}", markup=False, soft_wrap=True)
     out.print(f"champion {champion.folder if champion else 'none'}", markup=False, soft_wrap=True)
     out.print(f"report   {report}", markup=False, soft_wrap=True)
+
+
+def _turn(config: RunConfig, run_id: str, stop_after: str | None) -> None:
+    """Turn the wheel; where nothing is to be done and nobody looks, record that without starting Prefect."""
+    from prefect.settings import get_current_settings
+
+    watched = get_current_settings().api.url is not None
+    if not watched and record_unchanged(config, run_id, Console(stderr=True, highlight=False)):
+        return
+    from flows.flywheel import flywheel
+    from flows.temporary_server import start_temporary_server
+
+    start_temporary_server()
+    flywheel(config, run_id, stop_after)
 
 
 def in_flight(config: RunConfig) -> int:

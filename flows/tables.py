@@ -1,4 +1,4 @@
-"""What the terminal shows: tables of results, plans and stores, and one prompt as a tree. Model text is never markup."""
+"""What the terminal shows: tables of results and stores, and one prompt as a tree. Model text is never markup."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from flows.plan import Step
 from rlrf import auditing
 from rlrf.auditing import Measure
 from rlrf.terminal import visible
@@ -132,22 +131,6 @@ def audit_cells(audits: Mapping[str, Sequence[Measure]]) -> dict[str, list[str]]
 def _measured(one: Measure) -> str:
     within = auditing.interval(one)
     return auditing.number(one.name, one.value) + (f" ({within})" if within else "")
-
-
-def plan_table(steps: list[Step]) -> Group:
-    """Stages with rows kept and to do, and why; a closing line with the sums."""
-    table = Table(title="Plan", title_justify="left", box=SIMPLE)
-    for name in ("iteration", "stage", "rows", "kept", "to do", "tokens", "why"):
-        table.add_column(name, justify="left" if name in {"stage", "why"} else "right", no_wrap=name != "why")
-    for step in steps:
-        left = None if step.rows is None else step.rows - step.kept
-        cells = [str(step.iteration or "-"), step.stage, _count(step.rows), _count(step.kept), _count(left)]
-        table.add_row(*map(_text, [*cells, _count(step.tokens), step.why]))
-    done = sum(step.why == "finished" for step in steps)
-    kept, tokens = sum(step.kept for step in steps), sum(step.tokens for step in steps)
-    to_do = f"at most about {tokens:,} tokens to generate" if tokens else "no tokens to generate"
-    line = f"{done} of {len(steps)} stages finished, {kept:,} rows kept, {to_do}"
-    return Group(table, _text(line))
 
 
 def lengths_table(rows: list[dict[str, Any]]) -> Table:

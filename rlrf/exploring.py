@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rlrf.fingerprints import content_id, indexed_ids, response_seed
+from rlrf.fingerprints import content_id, numbered_ids, response_seed, response_seeds
 from rlrf.records import Message, Prompt, Rating
 from rlrf.reflection import refine_messages, render_feedback
 
@@ -27,15 +27,17 @@ def plan_responses(gen_key: str, prompts: Iterable[Prompt], n: int, first: int =
 
     Raising n keeps the first n: an id depends on the position, not on n.
     """
-    plan = []
-    for prompt in prompts:
-        positions = range(first, first + n)
-        base = response_seed(gen_key, prompt.prompt_id, None, 0)
-        for position, one in zip(
-            positions, indexed_ids("response", [gen_key, prompt.prompt_id], positions), strict=True
-        ):
-            plan.append(Planned(one, prompt.prompt_id, None, position, base + position, prompt.messages))
-    return plan
+    positions = range(first, first + n)
+    return [
+        Planned(response_id, prompt.prompt_id, None, position, seed, prompt.messages)
+        for prompt in prompts
+        for position, response_id, seed in zip(
+            positions,
+            numbered_ids("response", [gen_key, prompt.prompt_id], positions),
+            response_seeds(gen_key, prompt.prompt_id, None, positions),
+            strict=True,
+        )
+    ]
 
 
 def plan_refinements(

@@ -8,20 +8,31 @@ from rlrf.engine_config import AnyEngine, Endpoint, Scripted
 from rlrf.errors import ConfigError
 from rlrf.fingerprints import content_id
 from rlrf.handles import Policy
+from rlrf.stages import Key
 
 
-def model_identity(engine: AnyEngine, model: str | None) -> str:
+def model_part(engine: AnyEngine, model: str | None) -> Key:
     """Weights where we hold them; else what the user calls the thing that answers.
 
     Raises ConfigError where nothing says who answers, BackendError for a folder without weights.
     """
     if isinstance(engine, Endpoint):
-        return content_id("endpoint", [engine.base_url, engine.model])
+        named = [engine.base_url, engine.model]
+        return Key("endpoint", content_id("endpoint", named), {"base_url": engine.base_url, "model": engine.model})
     if isinstance(engine, Scripted) and model is None:
-        return content_id("scripted", engine.reply)
+        return Key("scripted", content_id("scripted", engine.reply), {"reply": engine.reply})
     if model is None:
         raise ConfigError(f"engine `{engine.type}` needs `model`, the folder of the weights that are to answer")
-    return weights_digest(resolve_model(model))
+    folder = resolve_model(model)
+    return Key("weights", weights_digest(folder), {"name": folder.name})
+
+
+def configured_policy(config: RunConfig) -> Policy:
+    """The policy that `policy.model` names. Raises BackendError where there is no such model."""
+    assert config.policy.model is not None, "only called for a policy with `model`"
+    folder, name = resolve_model(config.policy.model), config.policy.model.rstrip("/").split("/")[-1]
+    served_as = config.engine.model if isinstance(config.engine, Endpoint) else None
+    return Policy(policy_id=weights_digest(folder), name=name, folder=str(folder), served_as=served_as)
 
 
 def reviser(config: RunConfig, policy: Policy) -> Policy:
@@ -30,8 +41,8 @@ def reviser(config: RunConfig, policy: Policy) -> Policy:
 
 
 def teacher_policy(teacher: Teacher) -> Policy:
-    """The teacher as a policy; its folder is "" where it is served elsewhere. Raises as `model_identity`."""
-    engine, identity = teacher.engine, model_identity(teacher.engine, teacher.model)
+    """The teacher as a policy; its folder is "" where it is served elsewhere. Raises as `model_part`."""
+    engine, identity = teacher.engine, model_part(teacher.engine, teacher.model).key
     if isinstance(engine, Endpoint):
         return Policy(policy_id=identity, name=engine.model, folder="", served_as=engine.model)
     if teacher.model is None:

@@ -10,10 +10,11 @@ from rlrf.config import RunConfig
 from rlrf.deduplication import Deduplicated, deduplicate
 from rlrf.errors import DataError
 from rlrf.external import ExternalResponse, ExternalSource, read_responses
-from rlrf.fingerprints import content_id, file_digest
+from rlrf.fingerprints import content_id
 from rlrf.records import Prompt
 from rlrf.sources import PromptColumns, Source, read_prompts
 from rlrf.splitting import keep_disjoint, split_of
+from rlrf.stages import Key, file_part
 from rlrf.tables import Table, find_files
 
 
@@ -54,11 +55,11 @@ def held_out_sources(config: RunConfig) -> tuple[Source, ...]:
     return (_word_problems(config, "held_out"),)
 
 
-def source_digests(config: RunConfig) -> list[list[str]]:
-    """The contents of every source's files, in the order of the configuration. Raises DataError for a missing file."""
+def source_files(config: RunConfig) -> list[list[Key]]:
+    """Every source's files by their contents, in the order of the configuration. Raises DataError for a missing file."""
     tables: list[Table] = [*learn_sources(config), *held_out_sources(config), *config.external]
     tables += [source.prompts for source in config.external if source.prompts is not None]
-    return [[file_digest(path) for path in find_files(table)] if table.path else [] for table in tables]
+    return [[file_part(path) for path in find_files(table)] if table.path else [] for table in tables]
 
 
 def read_material(config: RunConfig) -> Material:

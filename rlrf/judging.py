@@ -14,7 +14,7 @@ from rlrf.backends.weights import resolve_model
 from rlrf.engine_config import AnyEngine, Auto, Endpoint
 from rlrf.errors import ConfigError
 from rlrf.fingerprints import content_id
-from rlrf.identities import model_identity
+from rlrf.identities import model_part
 from rlrf.judge_config import JudgeConfig
 from rlrf.judges import math, reward, rubric
 from rlrf.judges.choice import ChoiceJudge
@@ -57,12 +57,12 @@ def build_judge(judge: JudgeConfig, open_engine: OpenEngine, secret: Secret = no
         return PanelJudge([build_judge(one, open_engine, secret) for one in judge.judges], judge.merge, judge.quorum)
     if isinstance(judge, judge_config.RubricJudge):
         return _rubric_judge(judge, open_engine)
-    return reward.RewardJudge(lambda: open_scorer(judge, secret), _reward_identity(judge), judge.max_length)
+    return reward.RewardJudge(lambda: open_scorer(judge, secret), _model(judge).key, judge.max_length)
 
 
 def key_of(judge: JudgeConfig) -> Key:
     """The judge's identity, without opening its model."""
-    return judge_key(described(judge).ingredients())
+    return judge_key(described(judge).ingredients())._replace(parts=_models(judge))
 
 
 def chooser_key(judge: JudgeConfig) -> Key | None:
@@ -90,7 +90,7 @@ def _rubric_judge(judge: judge_config.RubricJudge, open_engine: OpenEngine) -> J
     return rubric.RubricJudge(
         lambda: open_engine(engine, resolve_model(folder) if folder else ""),
         found,
-        _model_identity(judge),
+        _model(judge).key,
         judge.sampling.sampling(),
         manner,
     )
@@ -110,12 +110,21 @@ def _check_aspects(manner: rubric.Manner, found: Rubric) -> None:
         )
 
 
-def _model_identity(judge: judge_config.RubricJudge) -> str:
+def _models(judge: JudgeConfig, path: str = "") -> dict[str, Key]:
+    """The models that judge, by where a judge's ingredients name them."""
+    if isinstance(judge, judge_config.PanelJudge):
+        found = [_models(one, f"{path}judges.{place}.") for place, one in enumerate(judge.judges)]
+        return {name: part for models in found for name, part in models.items()}
+    if isinstance(judge, judge_config.RubricJudge | judge_config.RewardJudge):
+        return {f"{path}model": _model(judge)}
+    return {}
+
+
+def _model(judge: judge_config.RubricJudge | judge_config.RewardJudge) -> Key:
     """Weights where we hold them; else what the user calls the thing that answers."""
+    if isinstance(judge, judge_config.RewardJudge):
+        return model_part(judge.endpoint or Auto(), judge.model)
     if judge.policy is not None and judge.model is None and not isinstance(judge.engine, Endpoint):
-        return content_id("policy as judge", judge.policy)  # of a description only: a run settles it first
-    return model_identity(judge.engine, judge.model)
-
-
-def _reward_identity(judge: judge_config.RewardJudge) -> str:
-    return model_identity(judge.endpoint or Auto(), judge.model)
+        named = {"policy": judge.policy}  # of a description only: a run settles it first
+        return Key("policy as judge", content_id("policy as judge", judge.policy), named)
+    return model_part(judge.engine, judge.model)

@@ -1,12 +1,15 @@
 """Stage keys: the content hash of all that bears on a stage's result, and of nothing else.
 
-A key's ingredients are stored beside it, so that a miss can be explained. Paths, devices, batch sizes, run ids and times
-are never ingredients. `CODE` is raised by hand when a stage's code changes what it produces from the same ingredients.
+A key's ingredients are stored beside it, and those of the keys among them, so that a miss can be explained. Paths, devices,
+batch sizes, run ids and times are never ingredients. `CODE` is raised by hand when a stage's code changes what it produces
+from the same ingredients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rlrf.config import RunConfig
@@ -36,17 +39,37 @@ CODE = {
 
 
 class Key(NamedTuple):
-    """A stage's key and the ingredients it was made of."""
+    """A stage's key and the ingredients it was made of. `parts`: the keys among them, by dotted path; each ingredient there
+    is the part's own `key`, and the part says what that was made of."""
 
     kind: str
     key: str
     ingredients: dict[str, Any]
+    parts: Mapping[str, Key] = MappingProxyType({})
+
+    def whole(self) -> Iterator[Key]:
+        """This key and all its parts, theirs included."""
+        yield self
+        for part in self.parts.values():
+            yield from part.whole()
 
 
-def make_key(kind: str, **ingredients: Any) -> Key:
-    """The content hash of a kind, its code version and its ingredients."""
+def make_key(kind: str, **made_of: Any) -> Key:
+    """The content hash of a kind, its code version and its ingredients; a Key among them stands for its hash."""
+    parts: dict[str, Key] = {}
+    ingredients = {name: _hashed(value, name, parts) for name, value in made_of.items()}
     ingredients["code"] = CODE[kind]
-    return Key(kind, content_id(kind, ingredients), ingredients)
+    return Key(kind, content_id(kind, ingredients), ingredients, parts)
+
+
+def text_part(kind: str, text: str) -> Key:
+    """A text that other keys know by its hash."""
+    return Key("text", content_id(kind, text), {"text": text})
+
+
+def file_part(path: Path) -> Key:
+    """A file that other keys know by the hash of its bytes. Raises OSError as `open` does."""
+    return Key("file", file_digest(path), {"name": path.name, "bytes": path.stat().st_size})
 
 
 def response_key(config: RunConfig, policy: Policy, sampled: Sampled) -> Key:
@@ -60,7 +83,7 @@ def engine_key(settings: dict[str, Any]) -> Key:
     return make_key("engine", **settings)
 
 
-def refinement_key(config: RunConfig, reviser: Policy, judge_key: str, template_digest: str) -> Key:
+def refinement_key(config: RunConfig, reviser: Policy, judge: Key, template: Key) -> Key:
     """Identity of refinements apart from parent and position: who rewrites, the feedback's judge, the template, and whether
     answers are hidden. Whose feedback it is of a panel's is in their ids, through its text."""
     return make_key(
@@ -69,12 +92,12 @@ def refinement_key(config: RunConfig, reviser: Policy, judge_key: str, template_
         weights=reviser.policy_id,
         sampling=_sampling(config.refine),
         seed=config.seed,
-        feedback=judge_key,
-        template=template_digest,
+        feedback=judge,
+        template=template,
     )
 
 
-def ingest_key(config: RunConfig, contents: list[list[str]]) -> Key:
+def ingest_key(config: RunConfig, contents: list[list[Key]]) -> Key:
     """Contents of the source files and how they are read, not where they lie."""
     prompts = config.prompts.model_dump(mode="json", include={"system", "near_duplicate"})
     held_out = config.prompts.held_out
@@ -88,7 +111,7 @@ def ingest_key(config: RunConfig, contents: list[list[str]]) -> Key:
     return make_key("ingest", contents=contents, sources=sources, external=external, split=split, **prompts)
 
 
-def bootstrap_key(config: RunConfig, demonstrations: str) -> Key:
+def bootstrap_key(config: RunConfig, demonstrations: Key) -> Key:
     """Settings of the tiny policy and the contents of its demonstrations."""
     assert config.policy.bootstrap is not None
     settings = config.policy.bootstrap.model_dump(mode="json", include={"seed", "steps"})
@@ -110,7 +133,7 @@ def sample_prompts_key(config: RunConfig, corpus: Corpus, iteration: int) -> Key
 
 def explore_key(config: RunConfig, corpus: Corpus, policy: Policy | None, prompts: Handle) -> Key:
     """The prompts, n, how responses are made, and the external responses that join them."""
-    responses = response_key(config, policy, config.explore).key if policy and config.explore.n else None
+    responses = response_key(config, policy, config.explore) if policy and config.explore.n else None
     return make_key(
         "explore", prompts=prompts.digest, responses=responses, n=config.explore.n, external=corpus.external.digest
     )
@@ -121,23 +144,23 @@ def judge_key(judge_ingredients: dict[str, Any]) -> Key:
     return make_key("judge", **judge_ingredients)
 
 
-def judged_key(judge: str, responses: Handle, beside: Sequence[str] = (), sample: int = 0) -> Key:
+def judged_key(judge: Key, responses: Handle, beside: Sequence[Key] = (), sample: int = 0) -> Key:
     """One judge over one set of responses; also who else judges, and how many are judged again."""
     further = {name: value for name, value in (("beside", list(beside)), ("again", sample)) if value}
     return make_key("judged", judge=judge, responses=responses.digest, **further)
 
 
-def refine_key(config: RunConfig, feedback: Handle, refinements: Key, reward: str | None = None) -> Key:
+def refine_key(config: RunConfig, feedback: Handle, refinements: Key, reward: Key | None = None) -> Key:
     """The judged responses, which of them are promising and worth it, m, whose feedback, and how they are rewritten.
 
-    `reward`: the reward judge's key where it picks. Hidden answers are the references': the feedback's key covers them.
+    `reward`: the reward judge, where it picks. Hidden answers are the references': the feedback's key covers them.
     """
     settings = config.refine
     return make_key(
         "refine",
         feedback=feedback.digest,
         references=feedback.key if settings.hide_answers else None,
-        refinements=refinements.key if settings.m else None,
+        refinements=refinements if settings.m else None,
         m=settings.m,
         promising=settings.promising,
         reward=reward if settings.promising == "reward" else None,
@@ -154,7 +177,7 @@ def compare_key(config: RunConfig, policy: Policy, refined: Handle) -> Key:
     return make_key(
         "compare",
         refined=refined.digest,
-        responses=response_key(config, policy, settings).key,
+        responses=response_key(config, policy, settings),
         n=config.explore.n,
         m=settings.m,
         compare=settings.compare,
@@ -162,14 +185,14 @@ def compare_key(config: RunConfig, policy: Policy, refined: Handle) -> Key:
     )
 
 
-def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...], reward: str | None) -> Key:
-    """The ratings, the rule, and the key of the judge whose rewards rank responses, where there is one."""
+def select_pairs_key(config: RunConfig, judged: tuple[Handle, ...], reward: Key | None) -> Key:
+    """The ratings, the rule, and the judge whose rewards rank responses, where there is one."""
     rule = config.pairs.model_dump(mode="json") | ({"reward": reward} if reward is not None else {})
     return make_key("select_pairs", judged=[part.digest for part in judged], seed=config.seed, **rule)
 
 
 def audit_pairs_key(
-    config: RunConfig, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...], judge: str, check: str | None
+    config: RunConfig, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...], judge: Key, check: str | None
 ) -> Key:
     """The pairs, what they were drawn from, the held-out prompts, the judge with its latest check, and the limits."""
     return make_key(
@@ -184,7 +207,7 @@ def audit_pairs_key(
     )
 
 
-def train_policy_key(config: RunConfig, base: Policy, data_digest: str, **overrides: Any) -> Key:
+def train_policy_key(config: RunConfig, base: Policy, data: str | Key, **overrides: Any) -> Key:
     """The base's weights, the training data's contents and every training value that bears on the result."""
     neutral = {"save_every", "gradient_checkpointing", "report_to", "health", "accelerate_config"}
     values = config.train.model_dump(mode="json", exclude=neutral) | overrides
@@ -194,10 +217,10 @@ def train_policy_key(config: RunConfig, base: Policy, data_digest: str, **overri
         values["adapter"] = "of the starting policy, trained on"
     if config.train.accelerate_config is not None:
         values["accelerate"] = file_digest(config.train.accelerate_config)
-    return make_key("train_policy", base=base.policy_id, data=data_digest, seed=config.seed, **values)
+    return make_key("train_policy", base=base.policy_id, data=data, seed=config.seed, **values)
 
 
-def evaluate_key(config: RunConfig, policy: Policy, held_out: Handle, judge: str) -> Key:
+def evaluate_key(config: RunConfig, policy: Policy, held_out: Handle, judge: Key) -> Key:
     """The policy, the held-out prompts, the judge, and how answers are drawn."""
     return make_key(
         "evaluate",
@@ -217,3 +240,13 @@ def decide_key(config: RunConfig, new: Evaluation, old: Evaluation) -> Key:
 
 def _sampling(sampled: Sampled) -> dict[str, Any]:
     return sampled.model_dump(mode="json", include=set(Sampled.model_fields))
+
+
+def _hashed(value: Any, path: str, parts: dict[str, Key]) -> Any:
+    """The value with hashes for keys, which go to `parts`."""
+    if isinstance(value, Key):
+        parts[path] = value
+        return value.key
+    if isinstance(value, (list, tuple)):
+        return [_hashed(item, f"{path}.{place}", parts) for place, item in enumerate(value)]
+    return value

@@ -33,6 +33,11 @@ def start_run(store: Store, run_id: str, name: str, config: str) -> None:
         insert(connection, "run_processes", [{"run_id": run_id, "process": me.mark}])
 
 
+def is_run(store: Store, run_id: str) -> bool:
+    """Whether a run of this id is recorded."""
+    return bool(store.value("SELECT count(*) FROM runs WHERE run_id = ?", [run_id]))
+
+
 def live_runs(store: Store) -> list[dict[str, Any]]:
     """The runs of this host whose process isn't known to be gone, this process's own aside, oldest first: run_id, name,
     host, pid."""
@@ -66,11 +71,26 @@ def end_run(store: Store, run_id: str, status: str, reason: str | None = None) -
         )
 
 
-def record_keys(store: Store, *keys: Key) -> None:
-    """Keep the ingredients of keys, so that a later miss can be explained."""
-    rows = [{"key": k.key, "kind": k.kind, "ingredients": json.dumps(k.ingredients, ensure_ascii=False)} for k in keys]
+def record_start(store: Store, stage: str, key: Key, run_id: str) -> None:
+    """Record that a run begins to work on a stage, with the ingredients of its key."""
     with store.connect() as connection:
-        insert(connection, "keys", rows)
+        insert(connection, "keys", _whole(key))
+        sql = "INSERT INTO starts (stage_key, stage, run_id) VALUES (?, ?, ?)"
+        connection.execute(sql, [key.key, stage, run_id])
+
+
+def record_keys(store: Store, *keys: Key) -> None:
+    """Keep the ingredients of keys and of all their parts, so that a later miss can be explained."""
+    with store.connect() as connection:
+        insert(connection, "keys", _whole(*keys))
+
+
+def _whole(*keys: Key) -> list[dict[str, Any]]:
+    whole = {one.key: one for key in keys for one in key.whole()}
+    return [
+        {"key": one.key, "kind": one.kind, "ingredients": json.dumps(one.ingredients, ensure_ascii=False)}
+        for one in whole.values()
+    ]
 
 
 def receipt(store: Store, stage_key: str) -> Handle | None:

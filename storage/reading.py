@@ -36,6 +36,13 @@ def results(store: Store, run_id: str) -> list[dict[str, Any]]:
     return rows
 
 
+def same_results(store: Store, run_id: str, other_id: str) -> bool:
+    """Whether two runs have the same iterations: the same stages, down to their keys, and decisions."""
+    sql = "SELECT arm, iteration, evaluation, decision, stage_keys FROM iterations WHERE run_id = ? ORDER BY arm, iteration"
+    one, other = (store.query(sql, [run]) for run in (run_id, other_id))
+    return bool(one) and one == other
+
+
 def latest_run(store: Store, name: str | None = None) -> str | None:
     """The id of the newest run, of this name if one is given."""
     sql = "SELECT run_id FROM runs WHERE $name IS NULL OR name = $name ORDER BY rowid DESC LIMIT 1"

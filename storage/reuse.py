@@ -63,6 +63,11 @@ def reusable(store: Store, key: Key, plan_of: PlanOf) -> Reuse:
     return Reuse(plan, there, own, missing)
 
 
+def has_siblings(store: Store, key: Key) -> bool:
+    """Whether rows of other keys may serve under this one at all."""
+    return bool(_siblings(store, key))
+
+
 def known_ratings(store: Store, set_key: str, judge_key: str) -> dict[str, tuple[Known, ...]]:
     """Per response of a set, the ratings that judges with the same aspects gave it on them, in this judge's order.
 

@@ -273,6 +273,12 @@ CREATE TABLE run_processes (run_id UUID PRIMARY KEY, process VARCHAR NOT NULL);
 """Who is at work on what, so that two processes don't do it twice. `beats` rises as long as the owner lives; `process` (boot,
 pid namespace, start) says whether the pid can be looked up here and is still the same process, for runs as for claimants."""
 
+STARTS = """
+CREATE TABLE starts (
+    stage_key UUID NOT NULL, stage VARCHAR NOT NULL, run_id UUID, started_at TIMESTAMPTZ NOT NULL DEFAULT now());
+"""
+"""When a stage's work was begun, and by which run: one row each time; a finished stage isn't begun again."""
+
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
     + ROW_TABLES.format(schema="main")
@@ -286,7 +292,7 @@ MIGRATIONS: tuple[str, ...] = (
         "dropped_responses",
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
-    CLAIMS,
+    CLAIMS + STARTS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

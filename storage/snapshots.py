@@ -17,12 +17,15 @@ from pathlib import Path
 import duckdb
 
 from rlrf.errors import StoreError
-from storage.store import BUSY_SECONDS, Store, opened_bytes, snapshot_path, version_of, way_back, wrapped
+from storage.store import Store, opened_bytes, snapshot_path, version_of, way_back, wrapped
 
 _HEADERS = 3 * 4096
 """A DuckDB file starts with three headers of 4 KiB; then come blocks, each led by a checksum of 8 bytes."""
 _CHECKSUM = 8
 _PIECE = 64 * 2**20
+
+PATIENCE = 60.0
+"""Seconds to wait for another process that is publishing."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Snapshot:
     held: float
 
 
-def publish(store: Store, wait: float = BUSY_SECONDS) -> Snapshot | None:
+def publish(store: Store, wait: float = PATIENCE) -> Snapshot | None:
     """Publish the store as it is; None where another process is at that and doesn't finish within `wait` seconds.
 
     The copy is read in full first: one that doesn't read well is never published. Raises StoreError when the store is

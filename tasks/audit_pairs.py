@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from rlrf import auditing, judging, stages
-from rlrf.config import RunConfig
 from rlrf.errors import StoppedError
 from rlrf.fingerprints import content_id
 from rlrf.handles import Corpus, Handle, Run
+from rlrf.stage_keys import audit_pairs_key
 from storage import audits
 from storage.auditing import audit, check_digest
-from storage.store import Store, open_store
+from storage.store import open_store
 from tasks.stage import Stage, stage
 
 
-def audit_pairs_key(
-    config: RunConfig, store: Store, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...]
-) -> stages.Key:
-    """Identity of an audit; a new check of the judge makes a new one."""
-    judge_key = judging.key_of(config.judge).key
-    return stages.audit_pairs_key(config, corpus, pairs, judged, judge_key, check_digest(store, judge_key))
-
-
 def _key(run: Run, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...]) -> stages.Key:
-    return audit_pairs_key(run.config, open_store(run.config.store_path), corpus, pairs, judged)
+    check = check_digest(open_store(run.config.store_path), judging.key_of(run.config.judge).key)
+    return audit_pairs_key(run.config, corpus, pairs, judged, check)
 
 
 @stage("audit_pairs", _key)

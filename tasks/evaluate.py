@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlrf import judging, stages
 from rlrf.exploring import plan_responses
 from rlrf.handles import Corpus, Evaluation, Policy, Run
+from rlrf.stage_keys import evaluate_key
 from storage import answers, ledger, rows, sets
 from tasks.judging import judge_set
 from tasks.produce import produce
@@ -13,7 +14,7 @@ from tasks.stage import Stage, stage
 
 
 def _key(run: Run, corpus: Corpus, policy: Policy) -> stages.Key:
-    return stages.evaluate_key(run.config, policy, corpus.held_out, judging.key_of(run.config.judge).key)
+    return evaluate_key(run.config, policy, corpus.held_out)
 
 
 @stage("evaluate", _key, found=ledger.evaluation)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from rlrf import stages
-from rlrf.backends.weights import resolve_model, weights_digest
-from rlrf.bootstrapping import demonstrations_path
-from rlrf.config import RunConfig
+from rlrf import stage_keys, stages
+from rlrf.backends.weights import weights_digest
 from rlrf.curriculum import build_curriculum
-from rlrf.engine_config import Endpoint
-from rlrf.fingerprints import file_digest
 from rlrf.handles import Policy, Run
+from rlrf.identities import configured_policy
 from storage import ledger
 from storage.store import open_store
 from tasks.models import set_aside
@@ -20,7 +17,7 @@ from tasks.stage import Stage, stage
 
 
 def _key(run: Run) -> stages.Key:
-    return stages.bootstrap_key(run.config, file_digest(demonstrations_path(run.config)))
+    return stage_keys.bootstrap_key(run.config)
 
 
 @stage("bootstrap", _key, found=ledger.made_policy)
@@ -53,14 +50,6 @@ def load_policy(run: Run) -> Policy:
     policy = configured_policy(run.config)
     ledger.add_policy(open_store(run.config.store_path), policy, "model")
     return policy
-
-
-def configured_policy(config: RunConfig) -> Policy:
-    """The policy that `policy.model` names. Raises BackendError where there is no such model."""
-    assert config.policy.model is not None, "only called for a policy with `model`"
-    folder, name = resolve_model(config.policy.model), config.policy.model.rstrip("/").split("/")[-1]
-    served_as = config.engine.model if isinstance(config.engine, Endpoint) else None
-    return Policy(policy_id=weights_digest(folder), name=name, folder=str(folder), served_as=served_as)
 
 
 def first_policy(run: Run) -> Policy:

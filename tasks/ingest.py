@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rlrf import stages
+from rlrf import stage_keys, stages
 from rlrf.external import ExternalResponse
 from rlrf.fingerprints import content_id
 from rlrf.handles import Corpus, Handle, Policy, Run
-from rlrf.ingesting import Material, read_material, source_digests
+from rlrf.ingesting import Material, read_material
 from rlrf.records import Prompt
 from storage import corpora, ledger, rows, sets
 from storage.store import Store
@@ -18,7 +18,7 @@ from tasks.stage import Stage, stage
 
 
 def _key(run: Run) -> stages.Key:
-    return stages.ingest_key(run.config, source_digests(run.config))
+    return stage_keys.ingest_key(run.config)
 
 
 @stage("ingest", _key, found=corpora.corpus)

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from rlrf import judging, stages
-from rlrf.config import RunConfig
 from rlrf.fingerprints import content_id
 from rlrf.handles import Handle, Run
-from rlrf.judge_config import JudgeConfig, repeats_of
+from rlrf.judge_config import repeats_of
+from rlrf.stage_keys import beside_judges, judged_key
 from storage import health, sets
 from tasks.judging import judge_set
 from tasks.progress import stage_progress
 from tasks.stage import Stage, stage
 
 
-def judged_key(config: RunConfig, responses: Handle) -> stages.Key:
-    """The judges, who says something beside them, and the responses."""
-    beside = [judging.key_of(judge).key for judge in _beside(config)]
-    return stages.judged_key(judging.key_of(config.judge).key, responses, beside, config.judge_health.sample)
-
-
 def _key(run: Run, responses: Handle) -> stages.Key:
     return judged_key(run.config, responses)
-
-
-def _beside(config: RunConfig) -> list[JudgeConfig]:
-    """Who says something besides the judge: the reward model and the observers."""
-    return [*([config.reward] if config.reward else []), *config.observers]
 
 
 @stage("judge", _key)
@@ -34,7 +23,7 @@ def judge(stage: Stage, run: Run, responses: Handle) -> Handle:
     config, judge_key = stage.config, judging.key_of(stage.config.judge).key
     sets.copy_members(stage.store, responses.key, stage.key)
     judge_set(stage, stage.store, stage.key, config.judge, stage.progress)
-    for other in _beside(config):
+    for other in beside_judges(config):
         with stage_progress(f"judge: {other.type}") as progress:
             judge_set(stage, stage.store, stage.key, other, progress, limited=other is config.reward)
     _repeat(stage, judge_key)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlrf.errors import StoreError
-from storage.snapshots import publish
+from storage.snapshots import PATIENCE, publish
 from storage.store import Store
 
 SHARE = 20.0
@@ -24,7 +24,7 @@ def publish_when_due(store: Store, say: Callable[[str], None]) -> None:
         publish_or_say(store, say, wait=0)
 
 
-def publish_or_say(store: Store, say: Callable[[str], None], wait: float = 60.0) -> None:
+def publish_or_say(store: Store, say: Callable[[str], None], wait: float = PATIENCE) -> None:
     """Publish a snapshot; one that can't be made stops no run, a line says why."""
     began = time.monotonic()
     try:

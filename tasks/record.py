@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from rlrf import judging
 from rlrf.config import RunConfig
 from rlrf.handles import Decision, Outcome, Policy, Run
@@ -12,8 +14,13 @@ from tasks.publishing import publish_or_say
 
 
 def begin_run(config: RunConfig, run_id: str) -> Run:
-    """Open the store and record the run with its resolved configuration."""
+    """Open the store and record the run with its resolved configuration; earlier attempts that were killed end here.
+
+    An id that is taken is an earlier attempt's: Prefect runs a run again with the parameters that it had.
+    """
     store = open_store(config.store_path)
+    ledger.mark_killed(store, config.name)
+    run_id = str(uuid4()) if ledger.is_run(store, run_id) else run_id
     ledger.start_run(store, run_id, config.name, config.model_dump_json())
     return Run(run_id=run_id, store_id=store.store_id, config=config)
 

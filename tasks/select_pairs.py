@@ -6,6 +6,7 @@ from rlrf import judging, stages
 from rlrf.config import RunConfig
 from rlrf.errors import StoppedError
 from rlrf.handles import Handle, Run
+from rlrf.stage_keys import pairs_key, reward_key
 from storage import pairing, sets
 from tasks.stage import Stage, stage
 
@@ -23,23 +24,14 @@ _WHY = {
 _NEED_POSITIVES = ("paper", "nearest", "length_controlled")
 
 
-def pairs_key(config: RunConfig, judged: tuple[Handle, ...]) -> stages.Key:
-    """The key of the pairs of these judged sets."""
-    return stages.select_pairs_key(config, judged, _reward_key(config))
-
-
 def _key(run: Run, prompts: Handle, judged: tuple[Handle, ...]) -> stages.Key:
     return pairs_key(run.config, judged)
-
-
-def _reward_key(config: RunConfig) -> str | None:
-    return None if config.reward is None else judging.key_of(config.reward).key
 
 
 @stage("select_pairs", _key)
 def select_pairs(stage: Stage, run: Run, prompts: Handle, judged: tuple[Handle, ...]) -> Handle:
     """Pairs of these judged sets. Raises StoppedError when there are fewer than `pairs.min_pairs`."""
-    config = stage.config
+    config, reward = stage.config, reward_key(stage.config)
     pairs, dropped = pairing.select_pairs(
         stage.store,
         stage.key,
@@ -48,7 +40,7 @@ def select_pairs(stage: Stage, run: Run, prompts: Handle, judged: tuple[Handle, 
         judge_key=judging.key_of(config.judge).key,
         rule=config.pairs,
         seed=config.seed,
-        reward_key=_reward_key(config),
+        reward_key=reward.key if reward else None,
     )
     stage.progress.begin(pairs, 0, "pairs")
     stage.progress.advance(pairs)

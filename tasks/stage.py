@@ -168,7 +168,7 @@ def _work(stage: Stage, key: Key, body: Callable[..., R], bound: inspect.BoundAr
     if ledger.receipt(stage.store, key.key) is not None:
         stage.progress.say("its result is there no longer: done again")
         ledger.forget_stage(stage.store, key.key)
-    ledger.record_keys(stage.store, key)
+    ledger.record_start(stage.store, stage.name, key, stage.run.run_id)
     progress, started = stage.progress, time.monotonic()
     result = body(stage, *bound.args, **bound.kwargs)
     seconds = time.monotonic() - started

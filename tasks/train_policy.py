@@ -10,9 +10,8 @@ from rlrf.backends.training.spec import TrainSpec
 from rlrf.backends.training.train import Progress, train
 from rlrf.backends.weights import weights_digest
 from rlrf.bootstrapping import demonstrations_path
-from rlrf.config import RunConfig
-from rlrf.fingerprints import file_digest
 from rlrf.handles import Handle, Policy, Run, Trained
+from rlrf.stage_keys import control_key
 from storage import exports, ledger
 from tasks.engines import give_back
 from tasks.models import set_aside
@@ -32,12 +31,6 @@ def train_policy(stage: Stage, run: Run, base: Policy, pairs: Handle, iteration:
     name = f"{stage.config.name}-{iteration}"
     lineage = {"pairs": pairs.rows, "pair_set": pairs.key, "iteration": iteration, "run": run.run_id}
     return _train(stage, base, spec, name, "trained", lineage, pairs.key)
-
-
-def control_key(config: RunConfig, base: Policy, steps: int) -> stages.Key:
-    """Identity of the control arm: the base, the demonstrations, and as many steps as the wheel took."""
-    data = file_digest(demonstrations_path(config))
-    return stages.train_policy_key(config, base, data, method="rs", epochs=None, max_steps=steps)
 
 
 def _control_key(run: Run, base: Policy, steps: int) -> stages.Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,9 @@ from tests import builders
 from tests.builders import NEVER, Ran
 from tests.flows import replies
 from tests.rlrf.backends.tiny_model import build_tiny_model
+
+KILLED: dict[str, Any] = {"explore__n": 8, "refine__m": 1, "pairs__min_pairs": NEVER}
+"""A run with 80 responses to explore, which tests kill in the middle."""
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +35,9 @@ def paired(prefect_server: str, model: Path, tmp_path_factory: pytest.TempPathFa
     """A run up to its pairs, stopped before training."""
     path = builders.write_config(tmp_path_factory.mktemp("paired"), model, pairs__min_pairs=NEVER)
     return builders.run(path)
+
+
+@pytest.fixture(scope="session")
+def unkilled(prefect_server: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """What tests kill elsewhere, in a home of its own, not killed."""
+    return builders.run(builders.write_config(tmp_path_factory.mktemp("unkilled"), model, "mixed", **KILLED))

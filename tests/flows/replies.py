@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import time
 from collections import Counter
 from functools import cache
@@ -96,3 +98,24 @@ def teaching(request: Request) -> str:
     """A teacher: `mixed`, and remembers what it was asked."""
     revisions.append(request)
     return mixed(request)
+
+
+answered: Counter[str] = Counter()
+"""What `rambling` and `rating` were asked: explored, refined, exam; judged (calls) and ratings (aspects). A test that uses them clears it."""
+
+
+def rambling(request: Request) -> str:
+    """`mixed`, but three in ten go on for 40 words before they say anything; counted by what was asked."""
+    question = request.messages[0]["content"]
+    answered["refined" if len(request.messages) > 1 else "exam" if question in _held_out() else "explored"] += 1
+    text = mixed(request)
+    return "well, " * 40 + text if random.Random(request.seed + 1).random() < 0.3 else text
+
+
+def rating(request: Request) -> str:
+    """A rubric judge's reply on the aspects that it is asked for: a matter of the question's seed."""
+    answered["judged"] += 1
+    aspects = re.findall(r'"(\w+)": \{"comment"', request.messages[-1]["content"])
+    answered["ratings"] += len(aspects)
+    drawn = {aspect: random.Random(f"{aspect} {request.seed}").choice((-1, 1, 1)) for aspect in aspects}
+    return json.dumps({aspect: {"comment": f"It is {level}.", "rating": level} for aspect, level in drawn.items()})

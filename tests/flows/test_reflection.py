@@ -114,7 +114,7 @@ def test_raising_n_takes_the_plain_responses_over(taught: Ran) -> None:
     more = builders.rlrf("plan", taught.path, "--set", "explore.n=5")
     assert more.code == 0, more.err
     line = next(line for line in more.out.splitlines() if " explore " in line)
-    assert line.split()[2:4] == ["50", "36"], "30 explored ones and 6 plain ones are there"
+    assert line.split()[2:6] == ["partly", "reusable", "50", "36"], "30 explored ones and 6 plain ones are there"
 
 
 def test_another_teacher_and_hidden_answers_are_other_refinements(taught: Ran) -> None:

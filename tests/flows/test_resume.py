@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,12 +17,12 @@ from rlrf.config import load_config
 from storage import reading
 from storage.store import Store, open_store
 from tests import builders
-from tests.builders import NEVER, Ran, Said
+from tests.builders import Ran, Said
+from tests.flows.conftest import KILLED
 from tests.flows.replies import ASKED, SECONDS
 
 RLRF = Path(sys.executable).with_name("rlrf")
 BATCH, PLANNED, ENOUGH = 8, 80, 30
-CHANGES: dict[str, Any] = {"explore__n": 8, "refine__m": 1, "pairs__min_pairs": NEVER}
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def response_ids(store: Store) -> set[str]:
 def killed(prefect_server: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """Killed in explore, looked at, and run again."""
     folder = tmp_path_factory.mktemp("killed")
-    path, asked = builders.write_config(folder, model, "slow", **CHANGES), folder / "asked.txt"
+    path, asked = builders.write_config(folder, model, "slow", **KILLED), folder / "asked.txt"
     kill_in_the_middle(path, asked)
     store = open_store(load_config(path).store_path)
     rows, plan, status = response_ids(store), builders.rlrf("plan", path), builders.rlrf("status", store.path)
@@ -74,12 +73,6 @@ def killed(prefect_server: str, model: Path, tmp_path_factory: pytest.TempPathFa
         patch.setenv(ASKED, str(asked))
         resumed = builders.run(path)
     return Killed(rows, plan, status, resumed, Counter(asked.read_text().splitlines()))
-
-
-@pytest.fixture(scope="module")
-def unkilled(prefect_server: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The same configuration in a home of its own, not killed."""
-    return builders.run(builders.write_config(tmp_path_factory.mktemp("unkilled"), model, "mixed", **CHANGES))
 
 
 def test_the_kill_fell_into_the_middle(killed: Killed) -> None:
@@ -92,8 +85,8 @@ def test_the_plan_says_what_is_left(killed: Killed) -> None:
     explore = next(line.split() for line in killed.plan.out.splitlines() if " explore " in line)
     assert explore[:2] == ["1", "explore"]
     kept = len(killed.rows)
-    assert explore[2:5] == [str(PLANNED), str(kept), str(PLANNED - kept)]
-    assert " ".join(explore[6:]) == "started, not finished"
+    assert explore[2:7] == ["partly", "reusable", str(PLANNED), str(kept), str(PLANNED - kept)]
+    assert " ".join(explore[7:]).endswith("started, not finished")
 
 
 def test_the_status_shows_a_run_that_did_not_end(killed: Killed) -> None:

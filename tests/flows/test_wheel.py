@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from flows.flywheel import flywheel
 from rlrf.backends.weights import weights_digest
 from storage import audits, ledger, reading
 from storage.store import Store
@@ -197,6 +201,25 @@ def test_prefect_keeps_no_results(second: Ran) -> None:
     states = [one for found in task_states(second).values() for one in found]
     assert len(states) > 20
     assert all(one.data is None for one in states)
+
+
+def test_a_finished_run_that_prefect_runs_again_is_cached_too(wheel: Ran) -> None:
+    """With its finished child flows, whose results Prefect doesn't have."""
+    with get_client(sync_client=True) as client:
+        again = next(one for one in client.read_flow_runs(limit=200) if one.parameters.get("run_id") == wheel.run_id)
+        client.set_flow_run_state(again.id, Scheduled(), force=True)  # what `prefect flow-run retry` does
+        again = client.read_flow_run(again.id)
+        before = sum(len(states) for states in task_states(wheel).values())
+        state = run_flow(flywheel, again, {"config": wheel.config, "run_id": wheel.run_id}, return_type="state")
+        assert state.is_completed()
+        assert client.read_flow_run(again.id).run_count == 2
+    states = [state for found in task_states(wheel).values() for state in found]
+    states = sorted(states, key=lambda state: state.timestamp)[before:]
+    assert len(states) == before
+    assert Counter(state.name for state in states) == {"Cached": before - 1, "Completed": 1}, "all but load_policy"
+    retried = reading.latest_run(wheel.store)
+    assert retried not in {None, wheel.run_id}
+    assert set(reading.produced(wheel.store, str(retried)).values()) == {0}
 
 
 def test_a_second_run_has_the_same_results(wheel: Ran, second: Ran) -> None:

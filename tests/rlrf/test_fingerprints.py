@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlrf.fingerprints import SEED_SPAN, canonical_json, content_id, file_digest, indexed_ids, response_seed
+from rlrf.fingerprints import (
+    SEED_SPAN,
+    canonical_json,
+    content_id,
+    file_digest,
+    numbered_ids,
+    response_seed,
+    response_seeds,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
@@ -86,6 +95,17 @@ def test_what_is_not_plain_json_is_refused_with_its_path(value: Any, error: type
         content_id("kind", value)
 
 
+@given(TEXT, st.lists(LEAVES, max_size=3), st.lists(st.integers(0, 2**40), max_size=3))
+def test_numbered_ids_are_those_that_each_would_have_alone(kind: str, given: list[Any], numbers: list[int]) -> None:
+    assert numbered_ids(kind, given, numbers) == [content_id(kind, [*given, number]) for number in numbers]
+
+
+@given(JSON_VALUES)
+def test_the_bytes_are_those_of_plain_json(value: Any) -> None:
+    plain = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    assert canonical_json(value) == plain
+
+
 @given(TEXT, TEXT, st.none() | TEXT, st.integers(0, 2**20 - 1))
 def test_a_seed_is_the_base_plus_the_index(gen_key: str, prompt_id: str, parent_id: str | None, index: int) -> None:
     base = response_seed(gen_key, prompt_id, parent_id, 0)
@@ -98,12 +118,13 @@ def test_every_ingredient_moves_the_seed() -> None:
     assert len(set(seeds)) == len(seeds)
 
 
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_seeds_of_several_indices_are_those_that_each_would_have_alone(first: int, count: int) -> None:
+    indices = range(first, first + count)
+    assert response_seeds("g", "p", None, indices) == [response_seed("g", "p", None, index) for index in indices]
+
+
 @pytest.mark.parametrize("index", [-1, 2**20])
 def test_an_index_that_would_leave_the_seed_range_is_refused(index: int) -> None:
     with pytest.raises(ValueError, match=f"response index {index} is outside"):
         response_seed("g", "p", None, index)
-
-
-@given(TEXT, st.lists(JSON_VALUES, max_size=3), st.lists(st.integers(0, 2**20), max_size=4))
-def test_ids_by_index_are_those_of_their_ingredients(kind: str, common: list[Any], indices: list[int]) -> None:
-    assert indexed_ids(kind, common, indices) == [content_id(kind, [*common, index]) for index in indices]

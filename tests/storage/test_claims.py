@@ -130,7 +130,7 @@ def test_elsewhere_a_claim_ends_by_beats_alone(
         for beats in range(1, 9):  # it lives as long as it beats, whatever pid it has there
             time.sleep(0.1)
             assert mine.take(WORK, ROWS) == set()
-            pretend(store, beats=beats)
+            pretend(store, beats=100 * beats)
         assert time.monotonic() - began > 0.8
         silent = time.monotonic()
         while not mine.take(WORK, ROWS):

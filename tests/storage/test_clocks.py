@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rlrf.auditing import Measure
 from rlrf.handles import Handle
 from rlrf.stages import Key
+from rlrf.tracing import Tracer
 from storage import audits, health, ledger, planning, reading
 from storage.ledger import Counts
 from storage.store import Store
@@ -53,7 +54,8 @@ def test_a_stage_is_compared_with_the_one_done_last(store: Store) -> None:
         receipt(store, "explore", f"key {keys[number].ingredients['n']}")
 
     at_falling_hours(store, "receipts", "created_at", finish)
-    assert planning.why_missing(store, "explore", Key("explore", uid("new"), {"n": 9})) == "n: 8 -> 9"
+    tracer = Tracer(planning.past(store), {}, lambda old, new: "")
+    assert tracer.nearest("explore", Key("explore", uid("new"), {"n": 9}), 1) == keys[2]
 
 
 def test_the_audit_of_a_pair_set_is_the_one_made_last(store: Store) -> None:

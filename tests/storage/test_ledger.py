@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from rlrf.errors import StoreError
-from rlrf.fingerprints import content_id
 from rlrf.handles import Corpus, Decision, Handle, Outcome, Policy, Trained
 from rlrf.ingesting import DroppedPrompt, Material
-from rlrf.stages import Key
-from storage import corpora, ledger, planning, reading
+from storage import corpora, ledger, reading
 from storage.ledger import Counts
 from storage.store import Store
 from tests.builders import write_model
@@ -234,15 +232,6 @@ def test_the_first_evaluation_has_no_base_and_no_stages(store: Store) -> None:
     outcome = Outcome(iteration=0, base=None, evaluation=evaluation("e", B), steps=0, stages={})
     ledger.add_iteration(store, RUN, "base", outcome, uid("judge"))
     assert store.query("SELECT seconds, base_id FROM iterations") == [{"seconds": 0.0, "base_id": None}]
-
-
-def test_why_a_stage_has_no_receipt(store: Store) -> None:
-    old, new = (Key("explore", content_id("k", n), {"n": n, "digest": uid("d")}) for n in (4, 8))
-    assert planning.why_missing(store, "explore", new) == "never run"
-    ledger.record_keys(store, old)
-    assert planning.why_missing(store, "explore", old) == "started, not finished"
-    ledger.write_receipt(store, Handle(stage="explore", key=old.key, rows=1, digest=uid("d")), Counts(), 1.0, RUN)
-    assert planning.why_missing(store, "explore", new) == "n: 4 -> 8"
 
 
 def test_a_corpus_comes_back_and_what_was_dropped_is_listed_once(store: Store) -> None:

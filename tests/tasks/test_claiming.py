@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +20,10 @@ from rlrf.errors import StoreError
 from rlrf.fingerprints import content_id
 from rlrf.records import Prompt
 from storage import rows, sets
+from storage.claims import Claimant
 from storage.store import Store, open_store
+from tasks.claiming import turn
+from tasks.progress import StageProgress
 from tests import builders
 from tests.storage.processes import start
 from tests.tasks.test_judging import rubric_judge, stage_with
@@ -153,6 +158,28 @@ def answered(tmp_path: Path) -> Place:
     judge: Any = rubric_judge("slow")
     stage = stage_with(tmp_path, judge, responses=40)
     return Place(builders.write_config(tmp_path, tmp_path / "model", judge=judge), stage.key, stage.store)
+
+
+@pytest.mark.parametrize("result", [None, "a result"], ids=["it stopped", "it finished"])
+def test_a_stage_waits_for_the_process_that_is_at_it_and_says_for_whom(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], result: str | None
+) -> None:
+    store, key, run_id = open_store(tmp_path / "store.duckdb"), content_id("test", "stage"), content_id("test", "run")
+    first, second, results = Claimant(store, run_id), Claimant(store), []
+    assert first.take(key, [key]) == {key}
+
+    def end() -> None:
+        if result:
+            results.append(result)
+        first.release(key)
+
+    threading.Timer(1.0, end).start()
+    with turn(second, StageProgress("explore"), key, lambda: results[0] if results else None) as done:
+        assert done == result
+        assert second.holders(key) == []
+    said = f"waiting for run {run_id[:8]}, PID {os.getpid()} on {os.uname().nodename}, which does the same work"
+    assert said in capsys.readouterr().err
+    assert store.query("FROM claims") == store.query("FROM claimants") == []
 
 
 def test_plans_that_overlap_share_what_they_have_in_common(workers: Workers, prompted: Place) -> None:

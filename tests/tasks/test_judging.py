@@ -13,7 +13,7 @@ from rlrf.fingerprints import content_id
 from rlrf.handles import Policy, Run
 from rlrf.judging import key_of
 from rlrf.records import Completion, Prompt
-from storage import rows, sets
+from storage import judgements, ledger, rows, sets
 from storage.store import Store, open_store
 from tasks.judging import judge_set
 from tasks.progress import StageProgress
@@ -170,3 +170,43 @@ def test_the_policy_as_its_own_judge_is_another_judge_once_it_is_another_policy(
         keys = [key_of(run.judged_by(policy).config.judge).key for policy in (first, second)]
         assert (keys[0] == keys[1]) is same
         assert run.judged_by(first).config.judge.model == first.folder  # type: ignore[union-attr]
+
+
+def rubric_file(folder: Path, *aspects: str) -> str:
+    levels = 'definition = "d"\nsuccess = "s"\nmoderate = "m"\nfailure = "f"\n'
+    path = folder / f"{'-'.join(aspects)}.toml"
+    path.write_text('name = "r"\n' + "".join(f'[[aspects]]\nname = "{name}"\n{levels}' for name in aspects))
+    return str(path)
+
+
+def test_a_panels_members_and_later_rubrics_keep_the_ratings_of_aspects_that_stayed(tmp_path: Path) -> None:
+    first = stage_with(tmp_path, rubric_judge("choosing", rubric=rubric_file(tmp_path, "a", "b")), responses=6)
+    judge(first)
+    members = [rubric_judge("choosing", rubric=rubric_file(tmp_path, *names)) for names in (("b", "c"), ("b", "a"))]
+    panel = stage_with(tmp_path, {"type": "panel", "merge": "min", "judges": members})
+    judge(panel)
+    assert judge_replies.asked == {"rated": 6}, "of both members only c is new"
+    sql = """SELECT DISTINCT raw_reply::JSON -> 'kept' AS kept, attempts FROM judgements WHERE raw_reply LIKE '{"kept"%'
+             ORDER BY attempts"""
+    key = key_of(first.config.judge).key
+    assert [(row["kept"], row["attempts"]) for row in panel.store.query(sql)] == [
+        (f'{{"b":"{key}","a":"{key}"}}', 0),
+        (f'{{"b":"{key}"}}', 1),
+    ]
+    assert panel.store.value("SELECT count(*) FROM ratings") == 6 * (2 + 2 + 2 + 3)
+
+
+def test_an_aspect_that_was_left_unrated_is_asked_for_again(tmp_path: Path) -> None:
+    narrow = stage_with(tmp_path, rubric_judge("failing"), responses=10)
+    judge(narrow)
+    path = rubric_file(tmp_path, "new")
+    text = Path("rlrf/rubrics/math.toml").read_text(encoding="utf-8")
+    Path(path).write_text(text + Path(path).read_text(encoding="utf-8").split("\n", 1)[1], encoding="utf-8")
+    wide = stage_with(tmp_path, rubric_judge("failing", rubric=path))
+    assert [case.known != () for case in judgements.unjudged(wide.store, SET, _recorded(wide))].count(False) == 3
+
+
+def _recorded(stage: Stage) -> str:
+    key = key_of(stage.config.judge)
+    ledger.record_keys(stage.store, key)
+    return key.key

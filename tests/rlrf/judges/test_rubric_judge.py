@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rlrf.backends.protocols import Generator
 from rlrf.judges.protocol import Judge
 from rlrf.judges.questions import JUDGE_TEMPLATE, build_messages
-from rlrf.judges.rubric import RubricJudge
-from rlrf.records import Case, Completion, Failure, Judgement, Message, Request, Sampling
-from rlrf.rubric import load_rubric
+from rlrf.judges.rubric import Manner, RubricJudge
+from rlrf.records import Case, Completion, Failure, Judgement, Known, Message, Rating, Request, Sampling
+from rlrf.rubric import Aspect, Rubric, load_rubric
 
 MATH = load_rubric("math")
 CASE = Case("r1", ({"role": "user", "content": "What is 6 * 7?"},), "42", "It is 42.")
@@ -155,3 +155,55 @@ def test_close_gives_back_the_generator() -> None:
     judge.close()
     judge.close()
     assert generator.closed
+
+
+def test_known_ratings_are_not_asked_for_again() -> None:
+    two = Rubric(name="two", aspects=tuple(named(name) for name in ("first", "second")))
+    known = (Known(Rating("first", 1, "Old words."), "old key"),)
+    generator = Replies(says('{"second": {"comment": "New.", "rating": 0}}'))
+    for calls in ("together", "each"):
+        judge = RubricJudge(lambda: generator, two, model="digest", manner=Manner(calls=calls))  # type: ignore[arg-type]
+        [[judgement]] = judge.judge([replace(CASE, known=known)])
+        assert [(one.aspect, one.rating, one.critique) for one in judgement.ratings] == [
+            ("first", 1, "Old words."),
+            ("second", 0, "New."),
+        ]
+        assert (judgement.reason, judgement.completion_tokens, judgement.attempts) == (None, 20, 1)
+        said = json.loads(judgement.raw_reply or "")
+        assert said["kept"] == {"first": "old key"}
+        assert "New." in said["reply"]
+    assert all('"first"' not in request.messages[0]["content"] for request in generator.seen)
+
+
+def test_with_nothing_left_to_ask_no_model_is_opened() -> None:
+    known = (Known(Rating("logical_correctness", -1, "Old words."), "old key"),)
+
+    def refuse() -> Generator:
+        raise AssertionError("no question was left")
+
+    [[judgement]] = RubricJudge(refuse, MATH, model="digest").judge([replace(CASE, known=known)])
+    assert judgement.rated
+    assert [one.rating for one in judgement.ratings] == [-1]
+    assert (judgement.attempts, judgement.completion_tokens) == (0, 0)
+    assert json.loads(judgement.raw_reply or "") == {"kept": {"logical_correctness": "old key"}, "reply": None}
+
+
+def test_a_failed_question_leaves_the_known_ratings_and_names_what_is_missing() -> None:
+    two = Rubric(name="two", aspects=tuple(named(name) for name in ("first", "second")))
+    known = (Known(Rating("second", 1, "Old words."), "old key"), Known(Rating("third", 1), "old key"))
+    judge = RubricJudge(lambda: Replies(lambda one: Failure(one.request_id, "timeout", "none")), two, model="digest")
+    [[judgement]] = judge.judge([replace(CASE, known=known)])
+    assert judgement.reason == "judge_failed:timeout"
+    assert [(one.aspect, one.rating) for one in judgement.ratings] == [("first", None), ("second", 1)]
+
+
+def test_a_judge_that_names_the_aspects_itself_keeps_none() -> None:
+    known = (Known(Rating("logical_correctness", 1), "old key"),)
+    generator = Replies(says(TOP))
+    judge = RubricJudge(lambda: generator, MATH, model="digest", manner=Manner(aspects="call", choose=1))
+    [[judgement]] = judge.judge([replace(CASE, known=known)])
+    assert (judgement.attempts, judgement.raw_reply) == (1, TOP)
+
+
+def named(name: str) -> Aspect:
+    return MATH.aspects[0].model_copy(update={"name": name})
