@@ -309,7 +309,7 @@ def test_only_touches_its_stage_and_stops_after_it(up_to_pairs: Copy) -> None:
     assert again.said.code == 0, again.said.err
     after = contents(again.store)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"main.receipts", "main.runs", "main.run_processes", "main.iterations"}, (
+    assert changed == {"main.receipts", "main.runs", "main.run_processes", "main.iterations", "main.starts"}, (
         "the pairs are the same ones"
     )
     assert again.made("receipts") == 1, "but made again"
