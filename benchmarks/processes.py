@@ -124,7 +124,7 @@ def together(folder: Path, seconds: float) -> None:
         "rubric": "math",
         "engine": {"type": "scripted", "reply": "tests.tasks.judge_replies:steady"},
     }
-    other = config(folder, "other", 6, judge=judge)
+    other = config(folder, "other", 6, judge=judge, evaluate__aspect="logical_correctness")
     home = folder / "home"
     store = open_store(home / "store.duckdb")
     everyone = [
@@ -182,6 +182,8 @@ def identical(folder: Path) -> None:
 
 
 def _waits(waits: list[float]) -> str:
+    if len(waits) < 2:
+        return "- | - | -"
     return f"{1000 * median(waits):.0f} | {1000 * quantiles(waits, n=100)[-1]:.0f} | {max(waits):.2f}"
 
 
