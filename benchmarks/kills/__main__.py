@@ -27,7 +27,7 @@ from benchmarks.kills.table import Kill, account, markdown
 from benchmarks.kills.victims import STRIKES, Running
 from rlrf.backends.engine.env import find_engine
 
-ANYWHERE, OF_VLLM = ("flow", "group"), ("engine", "guard")
+ANYWHERE, OF_VLLM = ("flow", "group", "batch"), ("engine", "guard")
 OF_BOOTSTRAP, OF_TRAINING = ("bootstrap", "checkpoint", "publish"), ("checkpoint", "trainer", "publish")
 IN_ROUND, VLLM_IN_ROUND, WORKER_IN_ROUND = 14, 5, 6
 

@@ -12,7 +12,7 @@ from rlrf.backends.weights import weights_digest
 from storage.schema import IDENTITY
 from storage.store import Store, open_store
 
-OF_A_PROCESS = {"meta", "runs", "claims", "claimants"}
+OF_A_PROCESS = {"meta", "runs", "run_processes", "starts", "claims", "claimants"}
 """Tables that say who worked when; a kill is meant to show there."""
 VOLATILE = {
     *("run_id", "created_at", "started_at", "ended_at", "seconds", "host", "pid", "kept", "produced", "tokens"),

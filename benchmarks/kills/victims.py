@@ -65,6 +65,21 @@ def group(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
     return flow(wheel, run, draw, group=True)
 
 
+def batch(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
+    """The run, while its engine computes a batch of responses."""
+
+    def asked() -> int:
+        return sum(one["event"] == "asked" and one["pid"] == run.pid for one in wheel.entries())
+
+    if not _wait(run, lambda: bool(asked()), 0.02) or not _pause(run, draw.uniform(0, 2) * wheel.pace):
+        return None
+    before = asked()
+    if not _wait(run, lambda: asked() > before, 0.005):
+        return None
+    time.sleep(draw.uniform(0, 0.1))
+    return _struck(run.pid, "a batch of responses")
+
+
 def bootstrap(wheel: Wheel, run: Running, draw: random.Random) -> Struck | None:
     """The run, in the middle of the bootstrap's steps."""
 
@@ -193,6 +208,7 @@ def _size(path: Path) -> int:
 STRIKES: dict[str, Strike] = {
     "flow": flow,
     "group": group,
+    "batch": batch,
     "commit": commit,
     "bootstrap": bootstrap,
     "trainer": trainer,
