@@ -46,6 +46,7 @@ def prefect_server() -> Iterator[str]:
         del os.environ["PREFECT_API_URL"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what stays together where tests run side by side: a module, all that look at the same costly runs, all of vLLM."""
     lookers = {item.path for item in items if {"wheel", "paired"} & set(getattr(item, "fixturenames", ()))}
