@@ -19,7 +19,7 @@ demo: $(VENV)/.installed $(if $(filter vllm,$(ENGINE)),engine)
 # Without an engine the tests of vLLM are skipped, each with the reason.
 test: $(VENV)/.installed
 	-$(BIN)/rlrf engine install
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 engine: $(VENV)/.installed
 	$(BIN)/rlrf engine install

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent.parent
 PREFECT_FOLDER = tempfile.mkdtemp(prefix="rlrf-prefect-")
@@ -46,10 +49,16 @@ def prefect_server() -> Iterator[str]:
         del os.environ["PREFECT_API_URL"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what stays together where tests run side by side: a module, all that look at the same costly runs, all of vLLM."""
-    lookers = {item.path for item in items if {"wheel", "paired"} & set(getattr(item, "fixturenames", ()))}
-    for item in items:
-        group = "runs" if item.path in lookers else "vllm" if "vllm" in item.path.name else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class Together(LoadScopeScheduling):
+    """What stays on one core where tests run side by side: a module, all that look at the same costly runs, all of vLLM."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if re.search(r"\b(wheel|paired): Ran\b", (ROOT / module).read_text(encoding="utf-8")):
+            return "runs"
+        return "vllm" if "vllm" in module else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    """Hand out tests by what belongs together."""
+    return Together(config, log)
