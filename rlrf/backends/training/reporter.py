@@ -43,6 +43,7 @@ class Reporter(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        _go_on_counting(self._trainer, state)
         memory = check_memory(self._trainer, self._job.spec, self._columns)
         self._logged = state.global_step
         at = {"pid": os.getpid(), "steps": state.max_steps, "resumed_from": state.global_step}
@@ -76,6 +77,13 @@ class Reporter(TrainerCallback):
             marker = {"spec_hash": self._job.identity, "step": state.global_step, "files": _sizes(folder)}
             write_json(folder / COMPLETE_FILE, marker)
         self._emit({"event": "saved", "step": state.global_step, "steps": state.max_steps})
+
+
+def _go_on_counting(trainer: Trainer, state: TrainerState) -> None:
+    """trl 1.16 counts the tokens that it has seen from 0 again when it resumes."""
+    seen = [entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry]
+    if seen and hasattr(trainer, "_total_train_tokens"):
+        trainer._total_train_tokens = int(seen[-1])
 
 
 class Phases:

@@ -24,7 +24,7 @@ from rlrf.backends.local import LocalGenerator
 from rlrf.backends.model_info import load_tokenizer
 from rlrf.backends.training.rows import read_rows, tokenise
 from rlrf.backends.training.spec import TrainSpec
-from rlrf.backends.training.train import Progress, plan, read_job, spec_hash, train
+from rlrf.backends.training.train import RECORD_FILE, Progress, plan, read_job, spec_hash, train
 from rlrf.backends.weights import weights_digest
 from rlrf.errors import BackendError, TrainingError
 from rlrf.records import Request, Sampling
@@ -131,6 +131,8 @@ def test_killed_and_resumed_is_as_if_never_killed(model: Path, tmp_path: Path) -
     assert events[0]["resumed_from"] in (4, 6)
     assert result.steps == 9
     assert [entry["step"] for entry in result.metrics] == list(range(1, 10))
+    there = json.loads((whole.output / RECORD_FILE).read_text(encoding="utf-8"))["metrics"]
+    assert [entry["num_tokens"] for entry in result.metrics] == [entry["num_tokens"] for entry in there]
     assert weights_digest(result.folder) == weights_digest(whole.output)
 
 
