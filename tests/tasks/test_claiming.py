@@ -86,9 +86,11 @@ for line in sys.stdin:
     if int(n):
         policy = Policy(policy_id=set_key, name="p", folder="")
         key = response_key(config, policy, config.explore)
-        plan = plan_responses(key.key, prompts_of(store, set_key), int(n))
-        made = produce(stage, store, policy, key, config.explore.sampling(), plan)
-        whole = made == [one.response_id for one in plan]
+        prompts = prompts_of(store, set_key)
+        made = produce(
+            stage, store, policy, key, config.explore.sampling(), lambda one: plan_responses(one, prompts, int(n))
+        )
+        whole = made == [one.response_id for one in plan_responses(key.key, prompts, int(n))]
     else:
         judge_set(stage, store, set_key, config.judge, stage.progress)
     print(int(whole), stage.progress.kept, stage.progress.produced, flush=True)
