@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.kills.homes import Wheel, die_with_parent, kill, processes
 from benchmarks.kills.table import Kill
 
-POOL, START_SECONDS = "kills", 120.0
+POOL, START_SECONDS = "kills", 300.0
 ENTRYPOINT = "benchmarks.kills.worker_flow.flywheel"
 
 
@@ -126,35 +126,46 @@ def worker_round(wheel: Wheel, number: int, wanted: int, draw: random.Random) ->
     try:
         since = time.time()
         while (pid := _begun(worker, since)) is not None:
-            if len(kills) >= wanted:
-                if _ended(worker):
-                    break
-                continue
-            time.sleep(draw.uniform(0, 9) * wheel.pace)
-            alive = any(one.pid == pid for one in processes())
-            if not alive:
-                if _ended(worker):
-                    break
-                continue
-            who = draw.choice(("worker", "flow run", "worker and flow run"))
-            assert worker.process is not None
-            at = time.time()
-            if who != "worker":
-                kill(pid)
-            if who != "flow run":
-                kill(worker.process.pid)
-                worker.process.wait()
-            how = "goes on by itself"
-            if who != "flow run":
-                worker.start()
-            if who != "worker":
-                how, since = worker.run(draw), at
-            kills.append(Kill(number, wheel.engine, "Prefect worker", f"{who}; {how}", at, restarted=time.time()))
-            if who == "worker" and _ended(worker):
+            if len(kills) < wanted:
+                time.sleep(draw.uniform(0, 9) * wheel.pace)
+                if _is_alive(pid):
+                    since, kill_ = _strike(worker, pid, number, draw)
+                    kills.append(kill_)
+                    continue
+            if _ended(worker, pid):
                 break
+            since = time.time()
+            worker.run(draw)
     finally:
         worker.stop()
     return kills
+
+
+def _strike(worker: Worker, pid: int, number: int, draw: random.Random) -> tuple[float, Kill]:
+    """Kill the worker, the flow run's process or both, and have it go on; returns since when, and the kill."""
+    who, at = draw.choice(("worker", "flow run", "worker and flow run")), time.time()
+    assert worker.process is not None
+    if who != "worker":
+        kill(pid)
+    if who != "flow run":
+        kill(worker.process.pid)
+        worker.process.wait()
+        worker.start()
+    how = "goes on by itself" if who == "worker" and _survives(pid) else worker.run(draw)
+    since = time.time() - 1 if how == "goes on by itself" else at
+    return since, Kill(number, worker.wheel.engine, "Prefect worker", f"{who}; {how}", at, restarted=time.time())
+
+
+def _is_alive(pid: int) -> bool:
+    return any(one.pid == pid for one in processes())
+
+
+def _survives(pid: int) -> bool:
+    """Whether a flow run's process lives on without its worker for some seconds."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and _is_alive(pid):
+        time.sleep(0.1)
+    return _is_alive(pid)
 
 
 def _begun(worker: Worker, since: float) -> int | None:
@@ -170,12 +181,13 @@ def _begun(worker: Worker, since: float) -> int | None:
     raise RuntimeError(f"no flow run began; see {worker.wheel.folder / 'worker.log'}")
 
 
-def _ended(worker: Worker) -> bool:
-    """Wait for the flow run's end."""
-    deadline = time.monotonic() + 10 * START_SECONDS
-    while time.monotonic() < deadline:
+def _ended(worker: Worker, pid: int) -> bool:
+    """Wait for the flow run's end; False where it ended otherwise than complete, or its process is gone without a word."""
+    deadline, gone = time.monotonic() + 10 * START_SECONDS, 0
+    while time.monotonic() < deadline and gone < 20:
         state = worker.state()
         if state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
             return state == "COMPLETED"
+        gone = 0 if _is_alive(pid) else gone + 1
         time.sleep(0.5)
-    raise RuntimeError("the flow run doesn't end")
+    return False
