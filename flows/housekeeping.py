@@ -16,7 +16,7 @@ from rlrf.backends.weights import is_whole
 from rlrf.config import load_config
 from rlrf.files import GOING, changed_at, remove_whole, size_of
 from rlrf.retention import Retention
-from storage import ledger, retaining
+from storage import retaining, runs
 from storage.invalidating import ASIDE
 from storage.store import Store
 
@@ -58,7 +58,7 @@ def look(store: Store, retention: Retention) -> Found:
     """What could go; changes nothing."""
     home, now = store.path.parent.resolve(), time.time()
     found = [*_copies(home, now - retention.copies_days * DAY)]
-    busy = [*ledger.live_runs(store), *retaining.maybe_live(store)]
+    busy = [*runs.live_runs(store), *retaining.maybe_live(store)]
     notes = [
         f"run {row['run_id'][:8]} of {row['name']!r} (PID {row['pid']} on {row['host']}) is under way: only copies were "
         "looked at, all else may be in use"

@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.places import PARTS, STAGES, Place, places
 from rlrf.config import RunConfig
 from rlrf.errors import StoreError
-from storage import invalidating, ledger
+from storage import invalidating, runs
 from storage.invalidating import ASIDE, Gone, Target
 from storage.store import Store
 
@@ -97,7 +97,7 @@ def count(config: RunConfig, store: Store, again: Again) -> Invalidated:
 
 def invalidate(config: RunConfig, store: Store, again: Again) -> Invalidated:
     """Remove the results of these stages; may be repeated. Raises StoreError, also while a run is under way in the store."""
-    live = ledger.live_runs(store)
+    live = runs.live_runs(store)
     if live:
         said = ", ".join(f"{row['run_id'][:8]} of {row['name']!r} (PID {row['pid']} on {row['host']})" for row in live)
         raise StoreError(f"store {str(store.path)!r}: run {said} works with it; wait for its end, or end it")

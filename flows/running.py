@@ -18,7 +18,7 @@ from rlrf.backends.opening import described
 from rlrf.config import RunConfig, load_config
 from rlrf.engine_config import Auto, Endpoint, Vllm
 from rlrf.handles import Run
-from storage import audits, ledger, reading, reflecting
+from storage import audits, ledger, reading, reflecting, runs
 from storage.store import open_store
 
 
@@ -31,7 +31,7 @@ def run_flywheel(
     """
     config = preflight(load_config(config_path, changes))
     store, run_id, started = open_store(config.store_path), str(uuid4()), monotonic()
-    for killed in ledger.mark_killed(store, config.name):
+    for killed in runs.mark_killed(store, config.name):
         said = (
             f"was killed: its rows are kept; what was under way, at most {in_flight(config):,} responses, is repeated"
         )

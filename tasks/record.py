@@ -7,7 +7,7 @@ from uuid import uuid4
 from rlrf import judging
 from rlrf.config import RunConfig
 from rlrf.handles import Decision, Outcome, Policy, Run
-from storage import ledger
+from storage import ledger, runs
 from storage.store import open_store
 from tasks.progress import StageProgress
 from tasks.publishing import publish_or_say
@@ -19,16 +19,16 @@ def begin_run(config: RunConfig, run_id: str) -> Run:
     An id that is taken is an earlier attempt's: Prefect runs a run again with the parameters that it had.
     """
     store = open_store(config.store_path)
-    ledger.mark_killed(store, config.name)
-    run_id = str(uuid4()) if ledger.is_run(store, run_id) else run_id
-    ledger.start_run(store, run_id, config.name, config.model_dump_json())
+    runs.mark_killed(store, config.name)
+    run_id = str(uuid4()) if runs.is_run(store, run_id) else run_id
+    runs.start_run(store, run_id, config.name, config.model_dump_json())
     return Run(run_id=run_id, store_id=store.store_id, config=config)
 
 
 def finish_run(run: Run, status: str, reason: str | None = None) -> None:
     """Record how the run ended, and publish the store as it then is."""
     store = open_store(run.config.store_path)
-    ledger.end_run(store, run.run_id, status, reason)
+    runs.end_run(store, run.run_id, status, reason)
     publish_or_say(store, StageProgress("snapshot").say)
 
 

@@ -19,7 +19,7 @@ from rlrf.fingerprints import content_id
 from rlrf.handles import Handle, Policy
 from rlrf.retention import Retention
 from rlrf.stages import Key
-from storage import ledger
+from storage import ledger, runs
 from storage.ledger import Counts
 from storage.store import Store, open_store
 from tests import builders
@@ -166,8 +166,8 @@ def test_models_of_no_policy_go_and_what_a_stage_did_not_make_stays(home: Path) 
     half = write_model(home / "models" / "half-87654321") / "model.safetensors"
     half.write_bytes(half.read_bytes()[:-3])
     old(half.parent, 0.1)
-    ledger.start_run(store_of(home), RUN, "run", f'{{"judge": {{"model": "{home}/models/judge-0a0a0a0a"}}}}')
-    ledger.end_run(store_of(home), RUN, "completed")
+    runs.start_run(store_of(home), RUN, "run", f'{{"judge": {{"model": "{home}/models/judge-0a0a0a0a"}}}}')
+    runs.end_run(store_of(home), RUN, "completed")
     old(Path(named.folder))
     assert gone(home) == {"models/lost-12345678", "models/half-87654321"}
 
@@ -214,7 +214,7 @@ def test_while_a_run_is_under_way_only_copies_go(home: Path, host: str) -> None:
     old(write_model(home / "models" / "lost-12345678"))
     old(file(home / "engines" / "engine-1.log"))
     old(file(home / "backups" / "before-invalidate-1.duckdb"))
-    ledger.start_run(store_of(home), RUN, "busy", "{}")
+    runs.start_run(store_of(home), RUN, "busy", "{}")
     with subprocess.Popen(["sleep", "60"]) as other:
         with store_of(home).connect() as connection:
             where = socket.gethostname() if host == "here" else "another-host"
@@ -224,7 +224,7 @@ def test_while_a_run_is_under_way_only_copies_go(home: Path, host: str) -> None:
         [note] = look(store_of(home), Retention()).notes
         assert f"'busy' (PID {other.pid} on {where}) is under way" in note
         other.kill()
-    ledger.end_run(store_of(home), RUN, "killed")
+    runs.end_run(store_of(home), RUN, "killed")
     assert gone(home) == {"models/lost-12345678", "engines/engine-1.log"}
 
 

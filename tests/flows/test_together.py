@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from rlrf.config import load_config
-from storage import ledger, reading
+from storage import reading, runs
 from storage.store import Store, open_store
 from tests import builders
 from tests.flows.replies import ASKED, SECONDS
@@ -77,4 +77,4 @@ def test_two_runs_at_once_ask_for_nothing_twice_and_one_goes_on_without_the_othe
     assert again.total() - len(again) <= BATCH
     assert everything(other) == everything(store)
     assert other.query("FROM claims") == other.query("FROM claimants") == []
-    assert len(ledger.mark_killed(other, "wheel")) == 1
+    assert len(runs.mark_killed(other, "wheel")) == 1

@@ -8,7 +8,7 @@ from rlrf.auditing import Measure
 from rlrf.handles import Handle
 from rlrf.stages import Key
 from rlrf.tracing import Tracer
-from storage import audits, health, ledger, planning, reading
+from storage import audits, health, ledger, planning, reading, runs
 from storage.ledger import Counts
 from storage.store import Store
 from tests.storage.builders import JUDGE, RUN, policy, uid
@@ -33,8 +33,8 @@ def receipt(store: Store, stage: str, name: str) -> None:
 
 def test_the_latest_run_is_the_one_that_began_last(store: Store) -> None:
     def begin(number: int) -> None:
-        ledger.start_run(store, uid(f"run {number}"), "demo", "{}")
-        ledger.end_run(store, uid("run 0"), "completed")
+        runs.start_run(store, uid(f"run {number}"), "demo", "{}")
+        runs.end_run(store, uid("run 0"), "completed")
 
     at_falling_hours(store, "runs", "started_at", begin)
     assert reading.latest_run(store) == reading.latest_run(store, "demo") == uid("run 2")

@@ -9,7 +9,7 @@ import pytest
 from rlrf.errors import StoreError
 from rlrf.handles import Corpus, Decision, Handle, Outcome, Policy, Trained
 from rlrf.ingesting import DroppedPrompt, Material
-from storage import corpora, ledger, reading
+from storage import corpora, ledger, reading, runs
 from storage.ledger import Counts
 from storage.store import Store
 from tests.builders import write_model
@@ -30,18 +30,18 @@ def test_a_receipt_comes_back_as_the_handle_and_is_written_once(store: Store) ->
 def test_runs_tell_how_they_ended_and_which_was_killed(store: Store) -> None:
     assert reading.latest_run(store) is None
     for name in ("first", "second"):
-        ledger.start_run(store, uid(name), "demo", '{"seed": 1}')
-    ledger.start_run(store, uid("other"), "other", "{}")
+        runs.start_run(store, uid(name), "demo", '{"seed": 1}')
+    runs.start_run(store, uid("other"), "other", "{}")
     assert reading.latest_run(store) == uid("other")
     assert reading.latest_run(store, "demo") == uid("second")
-    ledger.end_run(store, uid("second"), "stopped", "nothing to learn from")
-    assert ledger.mark_killed(store, "demo") == [], "its process is this one, which lives"
+    runs.end_run(store, uid("second"), "stopped", "nothing to learn from")
+    assert runs.mark_killed(store, "demo") == [], "its process is this one, which lives"
     gone = subprocess.Popen(["true"])
     gone.wait()
     with store.connect() as connection:
         connection.execute("UPDATE runs SET pid = ? WHERE name = 'demo'", [gone.pid])
-    assert ledger.mark_killed(store, "demo") == [uid("first")], "the other one ended by itself"
-    assert ledger.mark_killed(store, "demo") == []
+    assert runs.mark_killed(store, "demo") == [uid("first")], "the other one ended by itself"
+    assert runs.mark_killed(store, "demo") == []
     assert reading.runs(store)[2]["status"] == "killed"
     newest = reading.runs(store)[1]
     assert (newest["status"], newest["reason"]) == ("stopped", "nothing to learn from")
