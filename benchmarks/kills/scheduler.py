@@ -124,8 +124,8 @@ def worker_round(wheel: Wheel, number: int, wanted: int, draw: random.Random) ->
     worker.start()
     worker.run(draw)
     try:
-        since = time.time()
-        while (pid := _begun(worker, since)) is not None:
+        since, pid = time.time(), None
+        while (pid := _begun(worker, since, pid)) is not None:
             if len(kills) < wanted:
                 time.sleep(draw.uniform(0, 9) * wheel.pace)
                 if _is_alive(pid):
@@ -168,15 +168,22 @@ def _survives(pid: int) -> bool:
     return _is_alive(pid)
 
 
-def _begun(worker: Worker, since: float) -> int | None:
-    """The pid of the flow run's process, once it has done its first stage; None when that never happens."""
-    deadline = time.monotonic() + START_SECONDS
+def _begun(worker: Worker, since: float, last: int | None) -> int | None:
+    """The pid of the flow run's process, once it has done its first stage; None when that never happens.
+
+    The last one's, where it was to go on and is gone: a flow run that writes to its dead worker dies of that.
+    """
+    deadline, gone = time.monotonic() + START_SECONDS, 0
     while time.monotonic() < deadline:
         entries = [one for one in worker.wheel.entries() if one["t"] > since and one["event"] == "stage"]
         if entries:
             return int(entries[-1]["pid"])
-        if worker.state() == "COMPLETED":
+        state = worker.state()
+        if state == "COMPLETED":
             return None
+        gone = gone + 1 if last and state == "RUNNING" and not _is_alive(last) else 0
+        if gone > 100:
+            return last
         time.sleep(0.1)
     raise RuntimeError(f"no flow run began; see {worker.wheel.folder / 'worker.log'}")
 
