@@ -21,7 +21,6 @@ import duckdb
 import pyarrow as pa
 
 from rlrf.errors import StoreError
-from storage.instance import NAME, attach, detach
 from storage.schema import IDENTITY, MIGRATIONS, VERSION
 from storage.waiting import Wait, holder, turn
 
@@ -67,14 +66,14 @@ class Store:
             connection = _connect(self.path)
             try:
                 if self.scope != "main":
-                    connection.execute(f"SET search_path = '{NAME}.{self.scope},{NAME}.main'")
+                    connection.execute(f"SET search_path = '{self.scope},main'")
                 connection.execute("BEGIN")
                 yield connection
                 connection.execute("COMMIT")
             except duckdb.Error as error:
                 raise wrapped(self.path, error) from error
             finally:
-                detach(self.path, connection)
+                connection.close()
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """Rows of one SELECT as dicts, UUIDs as text."""
@@ -109,7 +108,7 @@ def open_store(path: Path | str) -> Store:
         except (duckdb.Error, OSError) as error:
             raise wrapped(path, error) from error
         finally:
-            detach(path, connection)
+            connection.close()
     return Store(path)
 
 
@@ -123,7 +122,7 @@ def back_up(store: Store, to: Path) -> None:
         except (duckdb.Error, OSError) as error:
             raise wrapped(store.path, error) from error
         finally:
-            detach(store.path, connection)
+            connection.close()
 
 
 def fetch(
@@ -179,7 +178,7 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     with turn(path):
         while True:
             try:
-                return attach(path)
+                return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})
             except duckdb.IOException as error:
                 if _BUSY not in str(error).lower() or wait.seconds > BUSY_SECONDS:
                     raise wrapped(path, error) from error
