@@ -13,8 +13,9 @@ from rlrf.config import load_config
 from storage import reading, runs
 from storage.store import Store, open_store
 from tests import builders
+from tests.flows.conftest import KILLED
 from tests.flows.replies import ASKED, SECONDS
-from tests.flows.test_resume import BATCH, CHANGES, RLRF
+from tests.flows.test_resume import BATCH, RLRF
 
 STOPPED = 3
 
@@ -54,7 +55,7 @@ def everything(store: Store) -> list[object]:
 def test_two_runs_at_once_ask_for_nothing_twice_and_one_goes_on_without_the_other(
     prefect_server: str, model: Path, tmp_path: Path
 ) -> None:
-    path, asked = builders.write_config(tmp_path / "both", model, "slow", **CHANGES), tmp_path / "both.txt"
+    path, asked = builders.write_config(tmp_path / "both", model, "slow", **KILLED), tmp_path / "both.txt"
     first, second = start(path, asked), start(path, asked)
     said = [one.communicate(timeout=300) for one in (first, second)]
     assert [one.returncode for one in (first, second)] == [STOPPED, STOPPED], said  # too few pairs to train on
@@ -64,7 +65,7 @@ def test_two_runs_at_once_ask_for_nothing_twice_and_one_goes_on_without_the_othe
     assert store.query("FROM claims") == store.query("FROM claimants") == []
     assert [row["status"] for row in reading.runs(store)] == ["stopped", "stopped"]
 
-    path, asked = builders.write_config(tmp_path / "killed", model, "slow", **CHANGES), tmp_path / "killed.txt"
+    path, asked = builders.write_config(tmp_path / "killed", model, "slow", **KILLED), tmp_path / "killed.txt"
     pair = {one.pid: one for one in (start(path, asked), start(path, asked))}
     other = open_store(load_config(path).store_path)
     killed = pair.pop(at_work(other, asked))
