@@ -19,7 +19,7 @@ from rlrf.config import RunConfig, load_config
 from rlrf.engine_config import Auto, Endpoint, Vllm
 from rlrf.handles import Run
 from storage import audits, ledger, reading, reflecting, runs
-from storage.store import open_store
+from storage.store import Store, open_store
 
 
 def run_flywheel(
@@ -47,20 +47,27 @@ def run_flywheel(
         out.print(f"{said}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
         return
     run = Run(run_id=run_id, store_id=store.store_id, config=config)
-    report = kept_report(run) or write_report(run)
+    with store.kept_open():
+        report = kept_report(run)
+        news, champion = _show_results(store, run_id, out), ledger.champion(store)
+    report = report or write_report(run)
+    out.print(f"{news}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
+    out.print(f"store    {config.store_path}", markup=False, soft_wrap=True)
+    out.print(f"champion {champion.folder if champion else 'none'}", markup=False, soft_wrap=True)
+    out.print(f"report   {report}", markup=False, soft_wrap=True)
+
+
+def _show_results(store: Store, run_id: str, out: Console) -> str:
+    """Print what came of a run, as tables; returns what is new in it."""
     out.print(tables.results_table(reading.results(store, run_id)))
     reflected = reflecting.reflection(store, run_id)
     if reflected:
         out.print(tables.reflection_table(reflected))
     out.print(tables.audit_table(audits.audits_of(store, run_id)))
-    done, champion = reading.produced(store, run_id), ledger.champion(store)
+    done = reading.produced(store, run_id)
     made = [f"{done['responses']:,} responses ({done['tokens']:,} tokens)", f"{done['judgements']:,} judgements"]
     news = f"new in this run: {', '.join(made)}, {done['trainings']} trainings"
-    said = news if any(done.values()) else "nothing was regenerated"
-    out.print(f"{said}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
-    out.print(f"store    {config.store_path}", markup=False, soft_wrap=True)
-    out.print(f"champion {champion.folder if champion else 'none'}", markup=False, soft_wrap=True)
-    out.print(f"report   {report}", markup=False, soft_wrap=True)
+    return news if any(done.values()) else "nothing was regenerated"
 
 
 def _turn(config: RunConfig, run_id: str, stop_after: str | None) -> None:

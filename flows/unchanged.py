@@ -20,15 +20,18 @@ from tasks.record import begin_run, finish_run, record, start_champion
 
 def record_unchanged(config: RunConfig, run_id: str, out: Console) -> bool:
     """Record the run, from what is in the store. False where a stage isn't finished: nothing is recorded then."""
-    planner = Planner(config, open_store(config.store_path))
-    steps = list(planner.steps())
+    store = open_store(config.store_path)
+    planner = Planner(config, store)
+    with store.kept_open():
+        steps = list(planner.steps())
     if any(step.state != FINISHED for step in steps) or planner.base is None or planner.corpus is None:
         return False
     check_corpus(config, planner.corpus)
     for step in steps:
         out.print(f"  {step.stage:<14} {step.kept:,} rows kept, nothing to do", markup=False, soft_wrap=True)
-    run = begin_run(config, run_id).model_copy(update={"first": planner.base})
-    _record_all(run, planner, steps, planner.base)
+    with store.kept_open():
+        run = begin_run(config, run_id).model_copy(update={"first": planner.base})
+        _record_all(run, planner, steps, planner.base)
     finish_run(run, "completed")
     return True
 

@@ -11,8 +11,9 @@ import shutil
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ _DAMAGE = (
 _process_lock = threading.RLock()
 """One connection at a time within this process: concurrent connects to one file race inside DuckDB."""
 
+_kept_open: Counter[Path] = Counter()
+"""Files that this process keeps open for a moment: it needn't take its turn to open them once more."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -73,6 +77,22 @@ class Store:
             except duckdb.Error as error:
                 raise wrapped(self.path, error) from error
             finally:
+                connection.close()
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Open the file once for a series of operations, which takes each of them 1 ms instead of 25.
+
+        Other processes wait meanwhile: for a second's worth of reading and recording, never around generation.
+        """
+        with _process_lock:
+            connection = _connect(self.path)
+            _kept_open[self.path] += 1
+        try:
+            yield
+        finally:
+            with _process_lock:
+                _kept_open[self.path] -= 1
                 connection.close()
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
@@ -175,7 +195,7 @@ def _plain(value: Any) -> Any:
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     wait = Wait(path)
-    with turn(path):
+    with nullcontext() if _kept_open[path] else turn(path):
         while True:
             try:
                 return duckdb.connect(str(path), config={"autoinstall_known_extensions": False})

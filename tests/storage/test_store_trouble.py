@@ -82,6 +82,28 @@ def test_a_wait_says_for_whom(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(f"(PID {holder.pid}), which has it open" in line for line in said)
 
 
+def test_a_file_kept_open_is_read_and_written_without_turns_and_then_let_go(store: Store) -> None:
+    code = """
+import sys
+from pathlib import Path
+from storage.store import Store
+print("waits", flush=True)
+with Store(Path(sys.argv[1])).connect() as connection:
+    connection.execute("INSERT INTO meta VALUES ('other', 'process')")
+"""
+    with store.kept_open():
+        other = start(code, store.path)
+        assert other.stdout is not None
+        other.stdout.readline()
+        with store.connect() as connection:
+            connection.execute("INSERT INTO meta VALUES ('kept', 'open')")
+        for _ in range(300):
+            assert store.value("SELECT count(*) FROM meta WHERE name = 'other'") == 0
+        assert other.poll() is None, "it waits as long as the file is kept open"
+    finish(other)
+    assert store.value("SELECT count(*) FROM meta WHERE name IN ('kept', 'other')") == 2
+
+
 def test_processes_that_create_one_store_at_once_get_the_same_one(tmp_path: Path) -> None:
     processes = [start(OPEN, tmp_path / "home" / "store.duckdb") for _ in range(3)]
     assert len({finish(process) for process in processes}) == 1
