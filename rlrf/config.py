@@ -38,6 +38,9 @@ class Policy(Section):
 
     model: str | None = Field(None, description="Local folder or hub name of a chat model with safetensors weights")
     bootstrap: Bootstrap | None = None
+    start: Literal["model", "champion"] = Field(
+        "model", description="Start from this policy, or from the store's champion as soon as there is one"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Policy:
@@ -64,6 +67,14 @@ class Prompts(Section):
         0.9, gt=0, le=1, description="Word-shingle Jaccard similarity from which a prompt is a duplicate"
     )
     per_iteration: int | None = Field(None, ge=1, description="Prompts per iteration; all that are left when unset")
+    window: Literal["all", "since_last"] = Field(
+        "all", description="Learn from all prompts, or from those that arrived since the last finished run of this name"
+    )
+    redact: str | None = Field(
+        None,
+        description="`package.module:function` or `folder/file.py:function`, text to text: called on every text before it "
+        "is stored",
+    )
     reuse: bool = Field(False, description="Take the same prompts in every iteration instead of fresh ones")
 
 
@@ -196,6 +207,11 @@ class RunConfig(Section):
         if self.refine.feedback == "each" and not isinstance(self.judge, PanelJudge):
             raise ValueError('refine.feedback = "each": only a panel has several; use judge.type = "panel"')
         return self
+
+    @property
+    def dated(self) -> bool:
+        """Whether a run needs a date: what it works on hangs on when it is."""
+        return self.prompts.window == "since_last" or self.policy.start == "champion"
 
     @property
     def store_path(self) -> Path:

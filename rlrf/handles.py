@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
@@ -63,10 +64,27 @@ class Policy(Record):
         return 1, self.policy_id
 
 
+class Interval(Record):
+    """What a run on a schedule works on: prompts that arrived after `since` and until `as_of`, both in UTC.
+
+    `since`: None where all earlier ones count. `policy_id`: the champion that the run starts from, None for the configured
+    policy. Settled by the first run of its `as_of`, so that every later one has the same keys.
+    """
+
+    as_of: datetime
+    since: datetime | None = None
+    policy_id: str | None = None
+
+    def __str__(self) -> str:
+        since = f"after {self.since:%Y-%m-%d %H:%M:%S} " if self.since else ""
+        return f"{since}until {self.as_of:%Y-%m-%d %H:%M:%S} UTC"
+
+
 class Run(Record):
     """One run of a flow: which store, under which configuration, and the policy that it started from.
 
     `stop_after`: the key of the stage that ends the run as soon as it is done; none where the run goes to its end.
+    `interval`: which prompts count and which champion is the start, in a run that has a date.
     """
 
     run_id: str
@@ -74,6 +92,7 @@ class Run(Record):
     config: RunConfig
     first: Policy | None = None
     stop_after: str | None = None
+    interval: Interval | None = None
 
     def judged_by(self, policy: Policy | None) -> Run:
         """The run with its judges' weights settled, where the policy is its own judge: `policy`, or the first one."""

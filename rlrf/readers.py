@@ -13,7 +13,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,6 +23,10 @@ LOGGER = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 80
 """How much of a bad line an error shows."""
+
+
+Refused = Callable[[str, str], None]
+"""Is told the place of a row that is left out, and why."""
 
 
 class Row(NamedTuple):
@@ -42,21 +46,43 @@ def require_columns(present: Iterable[str], wanted: Sequence[str], place: str) -
             raise DataError(f"{place}: there is no column {column!r}, only {names!r}{hint}")
 
 
-def read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """One JSON object per line, UTF-8 with or without a byte order mark; every object has all the columns."""
+def read_jsonl(path: Path, columns: Sequence[str], refused: Refused | None = None) -> Iterator[Row]:
+    """One JSON object per line, UTF-8 with or without a byte order mark; every object has all the columns.
+
+    A column with dots in its name may lie within objects: `request.messages`. With `refused` lines that can't be used are
+    left out and told to it, but for a last line without an end, which is still being written: it is read the next time.
+    """
     offset, blank = 0, 0
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             place = f"{path}, line {number}"
-            line = _decode(raw, offset, number, path).rstrip("\r\n")
-            offset += len(raw)
-            if not line.strip():
+            before, offset = offset, offset + len(raw)
+            if not raw.strip():
                 blank += 1
                 continue
-            values = _object(_parse_json(line, path, number), place)
-            require_columns(values, columns, place)
-            yield Row(place, values)
+            try:
+                line = _decode(raw, before, number, path).rstrip("\r\n")
+                yield Row(place, _values(_parse_json(line, path, number), columns, place))
+            except DataError as error:
+                if refused is None:
+                    raise
+                if raw.endswith(b"\n"):
+                    refused(place, str(error))
     _report_blank(path, blank)
+
+
+def _values(parsed: Any, columns: Sequence[str], place: str) -> dict[str, Any]:
+    """An object with all the columns, those within other objects under their dotted names."""
+    values = _object(parsed, place)
+    for column in columns:
+        if column not in values and "." in column:
+            found: Any = values
+            for name in column.split("."):
+                found = found.get(name) if isinstance(found, dict) else None
+            if found is not None:
+                values[column] = found
+    require_columns(values, columns, place)
+    return values
 
 
 def read_json(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -69,9 +95,7 @@ def read_json(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise DataError(f"{path}: {_start(text)} is no array; write [{{...}}, ...], or one object per line as .jsonl")
     for number, item in enumerate(rows, start=1):
         place = f"{path}, row {number}"
-        values = _object(item, place)
-        require_columns(values, columns, place)
-        yield Row(place, values)
+        yield Row(place, _values(item, columns, place))
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 Message = dict[str, str]
@@ -22,6 +23,7 @@ class Prompt:
     messages: tuple[Message, ...]
     reference: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    arrived: datetime | None = None  # when, where the source says it
 
 
 @dataclass(frozen=True, slots=True)

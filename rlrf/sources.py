@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlrf.errors import DataError
 from rlrf.fingerprints import canonical_json
 from rlrf.prompts import check_text, parse_messages, prompt_id_of, with_system
-from rlrf.readers import Row
+from rlrf.readers import Refused, Row
 from rlrf.records import Message, Prompt
+from rlrf.redacting import SETTING, Redactor, without_text
 from rlrf.tables import Table, read_rows
+from rlrf.times import moment
 
 
 class PromptColumns(BaseModel):
@@ -29,10 +31,12 @@ class PromptColumns(BaseModel):
     id: str | None = None
     """The user's own id, text or a whole number; kept in the metadata under the column's name, and unique."""
     metadata: tuple[str, ...] = ()
+    time: str | None = None
+    """When the row arrived: ISO 8601, or seconds, milli- or microseconds since 1970; without a zone it is UTC."""
 
     def names(self) -> list[str]:
         """Every column that is read."""
-        optional = [self.reference, self.system, self.id]
+        optional = [self.reference, self.system, self.id, self.time]
         return [self.prompt, *(column for column in optional if column is not None), *self.metadata]
 
 
@@ -41,23 +45,44 @@ class Source(Table):
 
     name: str = Field(min_length=1)
     columns: PromptColumns
+    log: bool = False
+    """A log of chat requests that is written all the time: rows that can't be used are left out with their reason, a last line
+    that isn't whole is read the next time, files may be missing, and an answer at a chat's end is cut off."""
 
 
-def read_prompts(source: Source, system: str | None = None) -> Iterator[Prompt]:
+def read_prompts(
+    source: Source, system: str | None = None, redact: Redactor | None = None, refused: Refused | None = None
+) -> Iterator[Prompt]:
     """Yield the source's prompts in row order, every row exactly once (see rlrf.deduplication for repeated ones).
 
-    `system` becomes the first turn of every chat that has no system turn.
+    `system` becomes the first turn of every chat that has no system turn. `redact` is called on every text. Rows of a log
+    that can't be used are left out and told to `refused`.
 
     Raises:
         DataError: as `read_rows`; a prompt, reference or metadata value that can't be used; the same user's id over
             two different prompts; names file and line.
     """
     seen: dict[str | int, tuple[str, str]] = {}
-    for row in read_rows(source, source.columns.names()):
-        prompt = _prompt(row, source, system)
-        if source.columns.id is not None:
-            _check_unique(row, source.columns.id, prompt.prompt_id, seen)
-        yield prompt
+
+    def leave_out(place: str, error: str) -> None:
+        assert refused is not None, "told only where rows may be left out"
+        refused(place, error if redact is None else str(without_text(DataError(error))))
+
+    lenient = leave_out if source.log and refused is not None else None
+    try:
+        for row in read_rows(source, source.columns.names(), lenient):
+            try:
+                prompt = _prompt(row, source, system, redact)
+                if source.columns.id is not None:
+                    _check_unique(row, source.columns.id, prompt.prompt_id, seen)
+            except DataError as error:
+                if lenient is None or SETTING in str(error):
+                    raise
+                lenient(row.place, str(error))
+                continue
+            yield prompt
+    except DataError as error:
+        raise error if redact is None or SETTING in str(error) else without_text(error) from None
 
 
 def read_reference(row: Row, column: str | None) -> str | None:
@@ -102,17 +127,46 @@ def read_id(row: Row, column: str) -> str | int:
     return value
 
 
-def _prompt(row: Row, source: Source, system: str | None) -> Prompt:
+def _prompt(row: Row, source: Source, system: str | None, redact: Redactor | None) -> Prompt:
     columns = source.columns
+    if source.log:
+        row = Row(row.place, row.values | {columns.prompt: asked_chat(row.values[columns.prompt])})
     messages = read_messages(row, columns.prompt, columns.system, system)
-    kept = [*([columns.id] if columns.id is not None else []), *columns.metadata]
+    reference, metadata = read_reference(row, columns.reference), read_metadata(row, columns.metadata)
+    if redact is not None:
+        messages = redact.messages(messages, row.place)
+        reference = None if reference is None else redact.text(reference, row.place)
+        metadata = {name: redact.value(value, row.place) for name, value in metadata.items()}
+    own = {} if columns.id is None else read_metadata(row, [columns.id])
     return Prompt(
         prompt_id=prompt_id_of(messages),
         source=source.name,
         messages=messages,
-        reference=read_reference(row, columns.reference),
-        metadata=read_metadata(row, kept),
+        reference=reference,
+        metadata=own | metadata,
+        arrived=None if columns.time is None else moment(row.values[columns.time], f"{row.place}, column {columns.time!r}"),
     )
+
+
+def asked_chat(value: Any) -> Any:
+    """What was asked in a logged request: its chat up to the last turn of the user, texts in parts put together.
+
+    What is no such chat comes back as it is, for `parse_messages` to say what is wrong with it.
+    """
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        return value
+    turns = list(value)
+    while turns and turns[-1].get("role") == "assistant":
+        turns.pop()
+    return [turn | {"content": _joined(turn.get("content"))} for turn in turns] or value
+
+
+def _joined(content: Any) -> Any:
+    """The text of a turn that comes in parts, where all of them are texts."""
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    whole = texts and len(texts) == len(parts) and all(isinstance(text, str) for text in texts)
+    return "\n".join(map(str, texts)) if whole else content
 
 
 def _check_unique(row: Row, column: str, prompt_id: str, seen: dict[str | int, tuple[str, str]]) -> None:

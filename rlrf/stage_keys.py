@@ -5,17 +5,18 @@ from __future__ import annotations
 from rlrf import judging, stages
 from rlrf.bootstrapping import demonstrations_path
 from rlrf.config import RunConfig
-from rlrf.handles import Corpus, Handle, Policy
+from rlrf.handles import Corpus, Handle, Interval, Policy
 from rlrf.identities import reviser
 from rlrf.ingesting import source_files
 from rlrf.judge_config import JudgeConfig
+from rlrf.redacting import redact_part
 from rlrf.reflection import REFINE_TEMPLATE
 from rlrf.stages import Key
 
 
-def ingest_key(config: RunConfig) -> Key:
+def ingest_key(config: RunConfig, interval: Interval | None = None) -> Key:
     """The files as they are on the disk. Raises DataError for a missing one."""
-    return stages.ingest_key(config, source_files(config))
+    return stages.ingest_key(config, source_files(config), interval, redact_part(config.prompts.redact))
 
 
 def bootstrap_key(config: RunConfig) -> Key:

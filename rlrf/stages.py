@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from rlrf.config import RunConfig
 from rlrf.fingerprints import content_id, file_digest
-from rlrf.handles import Corpus, Evaluation, Handle, Policy
+from rlrf.handles import Corpus, Evaluation, Handle, Interval, Policy
 from rlrf.judge_config import Sampled
 
 CODE = {
     "ingest": 1,
+    "redact": 1,
     "bootstrap": 1,
     "sample_prompts": 1,
     "response": 1,
@@ -97,18 +98,32 @@ def refinement_key(config: RunConfig, reviser: Policy, judge: Key, template: Key
     )
 
 
-def ingest_key(config: RunConfig, contents: list[list[Key]]) -> Key:
-    """Contents of the source files and how they are read, not where they lie."""
+def ingest_key(
+    config: RunConfig, contents: list[list[Key]], interval: Interval | None = None, redact: Key | None = None
+) -> Key:
+    """Contents of the source files and how they are read, not where they lie; the interval, where the run has a date."""
     prompts = config.prompts.model_dump(mode="json", include={"system", "near_duplicate"})
     held_out = config.prompts.held_out
-    sources = [
-        source.model_dump(mode="json", exclude={"path"}) for source in (*config.prompts.sources, *held_out.sources)
-    ]
-    external = [
-        source.model_dump(mode="json", exclude={"path": True, "prompts": {"path"}}) for source in config.external
-    ]
+    sources = [_how_read(source.model_dump(mode="json")) for source in (*config.prompts.sources, *held_out.sources)]
+    external = [_how_read(source.model_dump(mode="json")) for source in config.external]
     split = {"fraction": held_out.fraction, "limit": held_out.limit}
+    if interval is not None:
+        window = interval.since if config.prompts.window == "since_last" else None
+        prompts["interval"] = {"as_of": interval.as_of.isoformat(), "since": window.isoformat() if window else None}
+    if redact is not None:
+        prompts["redact"] = redact
     return make_key("ingest", contents=contents, sources=sources, external=external, split=split, **prompts)
+
+
+def _how_read(source: dict[str, Any]) -> dict[str, Any]:
+    """A source without its place, and without settings that it doesn't use and earlier versions didn't have."""
+    how = {name: value for name, value in source.items() if name not in {"path", "database"}}
+    for name in ("table", "log"):
+        if not how.get(name):
+            how.pop(name, None)
+    if how["columns"].get("time") is None:
+        how["columns"] = {name: value for name, value in how["columns"].items() if name != "time"}
+    return how | ({"prompts": _how_read(how["prompts"])} if how.get("prompts") else {})
 
 
 def bootstrap_key(config: RunConfig, demonstrations: Key) -> Key:

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from rlrf.errors import DataError
-from rlrf.readers import Row, read_csv, read_dataset, read_json, read_jsonl, read_parquet
+from rlrf.readers import Refused, Row, read_csv, read_dataset, read_json, read_jsonl, read_parquet
 
 Format = Literal["jsonl", "json", "csv", "parquet"]
 
@@ -18,7 +18,8 @@ READERS = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": r
 
 
 class Table(BaseModel):
-    """Rows in files (`path`: file, pattern or folder) or in a dataset (`dataset`: Hub name or local folder)."""
+    """Rows in files (`path`: file, pattern or folder), in a dataset (`dataset`: Hub name or local folder), or in a table of a
+    DuckDB file (`database` and `table`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,33 +31,43 @@ class Table(BaseModel):
     split: str | None = None
     """A dataset's split; "train" where none is given."""
     revision: str | None = None
+    database: str | None = None
+    table: str | None = None
+    """A table or view of `database`, with its schema where it isn't main: analytics.requests."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Table:
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError("give exactly one of path and dataset")
+        if [self.path, self.dataset, self.database].count(None) != 2:
+            raise ValueError("give exactly one of path, dataset and database")
+        if (self.database is None) != (self.table is None):
+            raise ValueError("database and table belong together: give both or neither")
         of_dataset = {"subset": self.subset, "split": self.split, "revision": self.revision}
-        foreign = of_dataset if self.dataset is None else {"format": self.format}
+        foreign = {} if self.path else {"format": self.format}
+        foreign |= {} if self.dataset else of_dataset
         if misplaced := [name for name, value in foreign.items() if value is not None]:
-            raise ValueError(f"{misplaced} belong to {'dataset' if self.dataset is None else 'path'}: remove them")
+            raise ValueError(f"{misplaced} belong to {'path' if 'format' in misplaced else 'dataset'}: remove them")
         return self
 
 
-def read_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
+def read_rows(table: Table, columns: Sequence[str], refused: Refused | None = None) -> Iterator[Row]:
     """Yield every row with at least the wanted columns, in the order of the file names and of their lines.
+
+    `refused` is called with the place of each line of JSON Lines that can't be used and why, where such lines are left out
+    and files may be missing or empty: a log is written while it is read.
 
     Raises:
         DataError: no file, a file without rows or one that can't be read, a missing column, a dataset that can't be
             loaded; names the file and the line.
     """
     wanted = list(dict.fromkeys(columns))
+    assert table.database is None, "tables of databases are exported before they are read"
     if table.dataset is not None:
         yield from read_dataset(table.dataset, table.subset, table.split or "train", table.revision, wanted)
         return
-    for path in find_files(table):
-        empty = True
+    for path in find_files(table, missing_ok=refused is not None):
+        empty = refused is None
         try:
-            for row in READERS[_format(path, table)](path, wanted):
+            for row in _read(path, _format(path, table), wanted, refused):
                 empty = False
                 yield row
         except OSError as error:
@@ -65,7 +76,13 @@ def read_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
             raise DataError(f"{path} holds no rows; fill it or remove it")
 
 
-def find_files(table: Table) -> list[Path]:
+def _read(path: Path, format: str, wanted: Sequence[str], refused: Refused | None) -> Iterator[Row]:
+    if format == "jsonl":
+        return read_jsonl(path, wanted, refused)
+    return READERS[format](path, wanted)
+
+
+def find_files(table: Table, missing_ok: bool = False) -> list[Path]:
     """The files that a table's path names, sorted; of a folder, those directly in it that have the right suffix."""
     assert table.path is not None
     path = Path(table.path)
@@ -76,7 +93,7 @@ def find_files(table: Table) -> list[Path]:
         found = [file for file in path.iterdir() if file.is_file() and _suffix(file) in suffixes]
     else:
         found = [Path(name) for name in glob.glob(table.path, recursive=True) if Path(name).is_file()]
-    if not found:
+    if not found and not missing_ok:
         kinds = ", ".join(f".{suffix}" for suffix in suffixes)
         what = f"a folder without {kinds} files" if path.is_dir() else "no file, no folder and no pattern that matches"
         raise DataError(f"path {table.path!r} is {what}; it was looked up from {str(Path.cwd())!r}")

@@ -25,6 +25,8 @@ IDENTITY: dict[str, dict[str, str]] = {
     "training_metrics": {"stage_key": "UUID", "step": "INTEGER", "name": "VARCHAR"},
     "dropped_prompts": {"source": "VARCHAR", "row": "INTEGER", "prompt_id": "UUID", "reason": "VARCHAR"},
     "dropped_responses": {"source": "VARCHAR", "place": "VARCHAR"},
+    "dropped_rows": {"source": "VARCHAR", "place": "VARCHAR"},
+    "arrivals": {"reading": "UUID", "prompt_id": "UUID"},
     "claims": {"work": "UUID", "row_id": "UUID"},
 }
 """Tables that grow with the data, and the columns of which no two of their rows agree in all.
@@ -279,6 +281,16 @@ CREATE TABLE starts (
 """
 """When a stage's work was begun, and by which run: one row each time; a finished stage isn't begun again."""
 
+INTERVALS = """
+CREATE TABLE intervals (
+    name VARCHAR NOT NULL, as_of TIMESTAMPTZ NOT NULL, since TIMESTAMPTZ, policy_id UUID,
+    settled_at TIMESTAMPTZ NOT NULL DEFAULT now(), read_at TIMESTAMPTZ, done_at TIMESTAMPTZ, PRIMARY KEY (name, as_of));
+CREATE TABLE arrivals (reading UUID NOT NULL, prompt_id UUID NOT NULL, arrived_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE dropped_rows (source VARCHAR NOT NULL, place VARCHAR NOT NULL, reason VARCHAR NOT NULL);
+"""
+"""The dates of runs on a schedule: what each works on, settled by its first run; when its sources were read, when it was done.
+`arrivals`: when a prompt was first there, by how prompts are read. `dropped_rows`: rows of logs that couldn't be used."""
+
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
     + ROW_TABLES.format(schema="main")
@@ -293,6 +305,7 @@ MIGRATIONS: tuple[str, ...] = (
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
     CLAIMS + STARTS,
+    INTERVALS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

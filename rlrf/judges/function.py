@@ -97,10 +97,11 @@ class FunctionJudge:
         return Judgement(case.response_id, tuple(ratings), reason, raw_reply=_shown(result))
 
 
-def load_function(name: str) -> tuple[Rate, str]:
+def load_function(name: str, setting: str = "judge.function") -> tuple[Rate, str]:
     """The function that `package.module:function` or `folder/file.py:function` names, and its source file's digest.
 
-    The file is read and run anew for every call with changed contents, whatever was imported before. Raises ConfigError.
+    The file is read and run anew for every call with changed contents, whatever was imported before. `setting`: where the
+    name stands. Raises ConfigError.
     """
     place, _, attribute = name.rpartition(":")
     try:
@@ -111,10 +112,10 @@ def load_function(name: str) -> tuple[Rate, str]:
         function = getattr(_loaded(path, place, digest), attribute)
     except (Exception, SystemExit) as error:  # importing a module runs it, and may fail in any way
         raise ConfigError(
-            f"judge.function = {name!r}: {_said(error)}; write it as `package.module:function` or `folder/file.py:function`"
+            f"{setting} = {name!r}: {_said(error)}; write it as `package.module:function` or `folder/file.py:function`"
         ) from error
     if not callable(function):
-        raise ConfigError(f"judge.function = {name!r}: {attribute!r} is {type(function).__name__}, not a function")
+        raise ConfigError(f"{setting} = {name!r}: {attribute!r} is {type(function).__name__}, not a function")
     return function, digest
 
 
