@@ -12,3 +12,7 @@ StorePath = Annotated[
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change one value: --set engine.type=vllm", metavar="KEY=VALUE")
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option(metavar="DATE", help="The run's date, UTC: 2026-11-24T02:00; what arrived later doesn't count"),
+]

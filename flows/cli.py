@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from flows.arguments import Changes, ConfigPath, StorePath
+from flows.arguments import AsOf, Changes, ConfigPath, StorePath
 from flows.engine_cli import doctor, engine_app
 from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
@@ -19,6 +19,9 @@ from flows.rerun_cli import From, Iterations, Only, gc, invalidate, rerun_option
 from flows.store_cli import restore, snapshot
 from rlrf.errors import RlrfError, StoppedError
 from rlrf.terminal import visible
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # Set before prefect is imported: no telemetry, and the terminal belongs to rlrf's own progress lines.
 for _name, _value in {
@@ -54,16 +57,18 @@ def run(
     from_stage: From = None,
     only: Only = None,
     iterations: Iterations = None,
+    as_of: AsOf = None,
 ) -> None:
     """Turn the wheel as CONFIG says; what is already there is not done again, unless --from or --only says so."""
     from flows.running import run_flywheel
 
     options = rerun_options(from_stage, only, iterations)
-    run_flywheel(config, out, [*(changes or ()), *options.changes], options.again, only=only is not None)
+    whole, date = [*(changes or ()), *options.changes], _date(as_of)
+    run_flywheel(config, out, whole, options.again, only=only is not None, as_of=date)
 
 
 @app.command()
-def plan(config: ConfigPath, changes: Changes = None, as_json: AsJson = False) -> None:
+def plan(config: ConfigPath, changes: Changes = None, as_of: AsOf = None, as_json: AsJson = False) -> None:
     """Say what `run` would do, what it would reuse, what that saves and why; start nothing."""
     from flows.plan import planner
     from flows.plan_tables import plan_table
@@ -71,7 +76,7 @@ def plan(config: ConfigPath, changes: Changes = None, as_json: AsJson = False) -
     from flows.why import plan_as_json
     from rlrf.config import load_config
 
-    asked = planner(load_config(config, changes or ()))
+    asked = planner(load_config(config, changes or ()), _date(as_of))
     steps = list(asked.steps())
     saved = savings(asked, steps)
     if as_json:
@@ -86,6 +91,7 @@ def why(
     config: ConfigPath,
     iteration: Annotated[int | None, typer.Option(min=0, help="One iteration; every one when left out")] = None,
     changes: Changes = None,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Say why a stage is finished or has to run: its key, and which ingredients changed, from what to what."""
@@ -95,7 +101,7 @@ def why(
     from flows.why import why_as_json
     from rlrf.config import load_config
 
-    reasons = explain(planner(load_config(config, changes or ())), stage, iteration)
+    reasons = explain(planner(load_config(config, changes or ()), _date(as_of)), stage, iteration)
     if as_json:
         typer.echo(json.dumps([why_as_json(one) for one in reasons], indent=2))
     else:
@@ -197,6 +203,12 @@ def heal() -> None:
 
     for line in install_healing():
         out.print(line, markup=False, soft_wrap=True)
+
+
+def _date(text: str | None) -> "datetime | None":
+    from flows.dates import read_as_of
+
+    return read_as_of(text) if text is not None else None
 
 
 def main() -> None:

@@ -1,34 +1,47 @@
 """The wheel: iterations from the best policy so far, until they are used up or no longer help; then the control."""
 
+from datetime import datetime
 from uuid import uuid4
 
 from prefect import flow
 
+from flows.dates import due, settled
 from flows.iteration import iteration
 from flows.preflight import check_corpus, check_secrets, preflight
+from flows.scheduled import scheduled_for
 from rlrf.backends.opening import stop_engine
 from rlrf.config import RunConfig
 from rlrf.errors import ReachedError, StoppedError
 from rlrf.handles import Corpus, Outcome, Policy, Run
+from storage.store import open_store
 from tasks.decide import decide
 from tasks.evaluate import evaluate
 from tasks.first_policy import first_policy
 from tasks.ingest import ingest
-from tasks.record import begin_run, finish_run, record, start_champion
+from tasks.record import begin_run, finish_interval, finish_run, record, start_champion
 from tasks.train_policy import train_control
 
 
 @flow(name="flywheel", flow_run_name="{config.name}", persist_result=False, result_serializer="json")
-def flywheel(config: RunConfig, run_id: str | None = None, stop_after: str | None = None) -> str:
+def flywheel(
+    config: RunConfig, as_of: datetime | None = None, run_id: str | None = None, stop_after: str | None = None
+) -> str:
     """Run the whole configuration, or up to the stage with the key `stop_after`; returns the run's id.
 
+    `as_of`: the date that the run is of, UTC where it has no zone; prompts that arrived later don't count. Where the
+    configuration needs a date and none is given, it is the moment for which the run is scheduled.
     A stop on purpose is recorded with its reason and raised.
     """
     config = preflight(config)
     check_secrets(config)
-    run = begin_run(config, run_id or str(uuid4())).model_copy(update={"stop_after": stop_after})
+    store = open_store(config.store_path)
+    interval = settled(config, store, due(config, store, as_of, scheduled_for()))
+    run = begin_run(config, run_id or str(uuid4()))
+    run = run.model_copy(update={"stop_after": stop_after, "interval": interval})
     try:
         corpus = ingest(run)
+        if nothing_new(run, corpus):
+            return run.run_id
         check_corpus(config, corpus)
         turn(run, corpus, first_policy(run))
     except ReachedError as reached:
@@ -42,8 +55,18 @@ def flywheel(config: RunConfig, run_id: str | None = None, stop_after: str | Non
         raise
     finally:
         stop_engine(lambda text: None)
+    finish_interval(run)
     finish_run(run, "completed")
     return run.run_id
+
+
+def nothing_new(run: Run, corpus: Corpus) -> bool:
+    """Whether no prompt arrived in the run's interval: recorded as the end of a run that has nothing to do."""
+    if run.interval is None or run.config.prompts.window == "all" or corpus.prompts.rows:
+        return False
+    finish_interval(run)
+    finish_run(run, "completed", f"no prompt arrived {run.interval}: nothing to do")
+    return True
 
 
 def turn(run: Run, corpus: Corpus, base: Policy) -> None:

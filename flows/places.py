@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flows.dates import latest
 from flows.plan import Planner
 from flows.steps import Step
 from rlrf import judging, stages
@@ -61,7 +62,7 @@ class _Walk:
     """Goes through the stages as the planner finds them, and remembers what tells each one's rows from others'."""
 
     def __init__(self, config: RunConfig, store: Store) -> None:
-        self.config, self.store, self.planner = config, store, Planner(config, store)
+        self.config, self.store, self.planner = config, store, Planner(config, store, latest(config, store))
         self.corpus: Corpus | None = None
         self.first: Policy | None = None
         self.best: Evaluation | None = None

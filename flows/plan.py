@@ -2,15 +2,17 @@
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from flows.dates import expected
 from flows.preflight import preflight
 from flows.steps import AT_MOST, FINISHED, FRESH, OPEN, PARTLY, STALE, Step
 from rlrf import explaining, judging, stage_keys, stages
 from rlrf.config import RunConfig
 from rlrf.exploring import plan_responses
-from rlrf.handles import Corpus, Evaluation, Handle, Policy, Run
+from rlrf.handles import Corpus, Evaluation, Handle, Interval, Policy, Run
 from rlrf.identities import configured_policy
 from rlrf.past import Maker, Past
 from rlrf.stages import Key
@@ -29,17 +31,21 @@ def plan(config: RunConfig) -> list[Step]:
     return list(planner(config).steps())
 
 
-def planner(config: RunConfig) -> "Planner":
-    """A planner over the configuration's store, once all is checked that can be. Raises what `preflight` raises."""
+def planner(config: RunConfig, as_of: datetime | None = None) -> "Planner":
+    """A planner over the configuration's store, once all is checked that can be. Raises what `preflight` raises.
+
+    `as_of`: the run's date; where the configuration needs one and none is given, that of a run that is started now.
+    """
     config = preflight(config)
-    return Planner(config, open_store(config.store_path))
+    store = open_store(config.store_path)
+    return Planner(config, store, expected(config, store, as_of))
 
 
 class Planner:
     """Walks the stages with the keys that the run would use, as far as finished stages reach."""
 
-    def __init__(self, config: RunConfig, store: Store) -> None:
-        self.config, self.store = config, store
+    def __init__(self, config: RunConfig, store: Store, interval: Interval | None = None) -> None:
+        self.config, self.store, self.interval = config, store, interval
         self.corpus: Corpus | None = None
         self.base: Policy | None = None
         self.best: Evaluation | None = None
@@ -89,12 +95,14 @@ class Planner:
 
     def start(self) -> Chain:
         """Ingestion, the first policy and its evaluation."""
-        self.corpus = yield Step(0, "ingest", None, key=stage_keys.ingest_key(self.config))
+        self.corpus = yield Step(0, "ingest", None, key=stage_keys.ingest_key(self.config, self.interval))
         assert self.corpus is not None, "the walk ends at an unfinished ingestion"
         self.now |= {
             part.digest: part.key for part in (self.corpus.prompts, self.corpus.held_out, self.corpus.external)
         }
-        if self.config.policy.bootstrap is not None:
+        if self.interval is not None and self.interval.policy_id is not None:
+            self.base = ledger.policy(self.store, self.interval.policy_id)
+        elif self.config.policy.bootstrap is not None:
             self.base = yield Step(0, "bootstrap", 1, key=stage_keys.bootstrap_key(self.config))
         else:
             self.base = configured_policy(self.config)

@@ -1,6 +1,7 @@
 """`rlrf run`: the flywheel in this process, with its results and where they are."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -8,6 +9,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from flows import tables
+from flows.dates import due
 from flows.preflight import preflight
 from flows.reporting import kept_report, write_report
 from flows.rerun_tables import show_invalidated
@@ -23,9 +25,15 @@ from storage.store import Store, open_store
 
 
 def run_flywheel(
-    config_path: Path, out: Console, changes: Sequence[str] = (), again: Again | None = None, *, only: bool = False
+    config_path: Path,
+    out: Console,
+    changes: Sequence[str] = (),
+    again: Again | None = None,
+    *,
+    only: bool = False,
+    as_of: datetime | None = None,
 ) -> None:
-    """Check, run, report. `changes` are KEY=VALUE. Raises RlrfError for what can be explained.
+    """Check, run, report. `changes` are KEY=VALUE, `as_of` is the run's date. Raises RlrfError for what can be explained.
 
     `again`: stages whose results are invalidated first; with `only` the run ends after that one stage.
     """
@@ -41,10 +49,13 @@ def run_flywheel(
     reached, stop_after = up_to(config, store, again) if again and only else (None, None)
     if again:
         show_invalidated(invalidate(config, store, again), out, done=True)
-    _turn(config, run_id, stop_after)
+    _turn(config, run_id, stop_after, due(config, store, as_of))
     if reached is not None:
         said = f"{reached} was done again; the stages after it are left as they were"
         out.print(f"{said}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
+        return
+    if not reading.results(store, run_id):
+        out.print(f"{reading.reason(store, run_id)}; {monotonic() - started:.1f} s", markup=False, soft_wrap=True)
         return
     run = Run(run_id=run_id, store_id=store.store_id, config=config)
     with store.kept_open():
@@ -70,18 +81,18 @@ def _show_results(store: Store, run_id: str, out: Console) -> str:
     return news if any(done.values()) else "nothing was regenerated"
 
 
-def _turn(config: RunConfig, run_id: str, stop_after: str | None) -> None:
+def _turn(config: RunConfig, run_id: str, stop_after: str | None, as_of: datetime | None) -> None:
     """Turn the wheel; where nothing is to be done and nobody looks, record that without starting Prefect."""
     from prefect.settings import get_current_settings
 
     watched = get_current_settings().api.url is not None
-    if not watched and record_unchanged(config, run_id, Console(stderr=True, highlight=False)):
+    if not watched and record_unchanged(config, run_id, Console(stderr=True, highlight=False), as_of):
         return
     from flows.flywheel import flywheel
     from flows.temporary_server import start_temporary_server
 
     start_temporary_server()
-    flywheel(config, run_id, stop_after)
+    flywheel(config, as_of, run_id, stop_after)
 
 
 def in_flight(config: RunConfig) -> int:

@@ -5,10 +5,12 @@ server would take longer to start than all the rest.
 """
 
 from collections import defaultdict
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 
+from flows.dates import expected
 from flows.plan import Planner
 from flows.preflight import check_corpus
 from flows.steps import FINISHED, Step
@@ -18,10 +20,11 @@ from storage.store import open_store
 from tasks.record import begin_run, finish_run, record, start_champion
 
 
-def record_unchanged(config: RunConfig, run_id: str, out: Console) -> bool:
+def record_unchanged(config: RunConfig, run_id: str, out: Console, as_of: datetime | None = None) -> bool:
     """Record the run, from what is in the store. False where a stage isn't finished: nothing is recorded then."""
     store = open_store(config.store_path)
-    planner = Planner(config, store)
+    interval = expected(config, store, as_of)
+    planner = Planner(config, store, interval)
     with store.kept_open():
         steps = list(planner.steps())
     if any(step.state != FINISHED for step in steps) or planner.base is None or planner.corpus is None:
@@ -30,7 +33,7 @@ def record_unchanged(config: RunConfig, run_id: str, out: Console) -> bool:
     for step in steps:
         out.print(f"  {step.stage:<14} {step.kept:,} rows kept, nothing to do", markup=False, soft_wrap=True)
     with store.kept_open():
-        run = begin_run(config, run_id).model_copy(update={"first": planner.base})
+        run = begin_run(config, run_id).model_copy(update={"first": planner.base, "interval": interval})
         _record_all(run, planner, steps, planner.base)
     finish_run(run, "completed")
     return True

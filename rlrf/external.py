@@ -14,6 +14,7 @@ from rlrf.fingerprints import content_id
 from rlrf.prompts import check_text, prompt_id_of, unstorable
 from rlrf.readers import Row
 from rlrf.records import Prompt
+from rlrf.redacting import SETTING, Redactor, without_text
 from rlrf.sources import Source, read_id, read_messages, read_metadata, read_prompts, read_reference
 from rlrf.tables import Table, read_rows
 
@@ -77,26 +78,38 @@ class ExternalResponse:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_responses(source: ExternalSource, system: str | None = None) -> Iterator[ExternalResponse]:
+def read_responses(
+    source: ExternalSource, system: str | None = None, redact: Redactor | None = None
+) -> Iterator[ExternalResponse]:
     """Yield one record per row, in row order; a row without usable text comes with its reason and is never left out.
 
     The id is made of prompt, policy, text, and how many equal rows came before: equal rows stay distinct, and
-    the same rows in any order have the same ids. `system` is that of `read_prompts`.
+    the same rows in any order have the same ids. `system` and `redact` are those of `read_prompts`; responses are redacted too.
 
     Raises:
         DataError: as `read_prompts`; a response that is neither text nor null, a row without a policy, an id that
             no prompt has; names file and line.
     """
-    prompts = _prompts_by_id(source.prompts, system) if source.prompts is not None else {}
+    prompts = _prompts_by_id(source.prompts, system, redact) if source.prompts is not None else {}
     seen: Counter[str] = Counter()
-    for row in read_rows(source, source.columns.names()):
-        prompt = _own_prompt(row, source, system) if source.columns.prompt else _joined_prompt(row, source, prompts)
-        yield _response(row, source, prompt, seen)
+    try:
+        for row in read_rows(source, source.columns.names()):
+            own = source.columns.prompt is not None
+            prompt = _own_prompt(row, source, system, redact) if own else _joined_prompt(row, source, prompts)
+            yield _response(row, source, prompt, seen, redact)
+    except DataError as error:
+        raise error if redact is None or SETTING in str(error) else without_text(error) from None
 
 
-def _response(row: Row, source: ExternalSource, prompt: Prompt, seen: Counter[str]) -> ExternalResponse:
+def _response(
+    row: Row, source: ExternalSource, prompt: Prompt, seen: Counter[str], redact: Redactor | None
+) -> ExternalResponse:
     policy = source.policy or _policy(row, str(source.columns.policy))
     text, reason, detail = _usable_text(row, source.columns.response)
+    metadata = read_metadata(row, source.columns.metadata)
+    if redact is not None:
+        text = None if text is None else redact.text(text, row.place)
+        metadata = {name: redact.value(value, row.place) for name, value in metadata.items()}
     content = content_id("external text", [prompt.prompt_id, policy, text, reason])
     seen[content] += 1
     return ExternalResponse(
@@ -107,7 +120,7 @@ def _response(row: Row, source: ExternalSource, prompt: Prompt, seen: Counter[st
         place=row.place,
         reason=reason,
         detail=detail,
-        metadata=read_metadata(row, source.columns.metadata),
+        metadata=metadata,
     )
 
 
@@ -127,14 +140,18 @@ def _usable_text(row: Row, column: str) -> tuple[str | None, Literal["empty", "u
     return (None, "unstorable", problem) if problem else (value, None, "")
 
 
-def _own_prompt(row: Row, source: ExternalSource, system: str | None) -> Prompt:
+def _own_prompt(row: Row, source: ExternalSource, system: str | None, redact: Redactor | None) -> Prompt:
     columns = source.columns
     messages = read_messages(row, str(columns.prompt), columns.system, system)
-    return Prompt(prompt_id_of(messages), source.name, messages, read_reference(row, columns.reference))
+    reference = read_reference(row, columns.reference)
+    if redact is not None:
+        messages = redact.messages(messages, row.place)
+        reference = None if reference is None else redact.text(reference, row.place)
+    return Prompt(prompt_id_of(messages), source.name, messages, reference)
 
 
-def _prompts_by_id(prompts: Source, system: str | None) -> dict[str | int, Prompt]:
-    return {prompt.metadata[str(prompts.columns.id)]: prompt for prompt in read_prompts(prompts, system)}
+def _prompts_by_id(prompts: Source, system: str | None, redact: Redactor | None) -> dict[str | int, Prompt]:
+    return {prompt.metadata[str(prompts.columns.id)]: prompt for prompt in read_prompts(prompts, system, redact)}
 
 
 def _joined_prompt(row: Row, source: ExternalSource, prompts: dict[str | int, Prompt]) -> Prompt:

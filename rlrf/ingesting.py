@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from rlrf.arriving import Arrivals
 from rlrf.bootstrapping import bootstrap_folder
 from rlrf.config import RunConfig
 from rlrf.deduplication import Deduplicated, deduplicate
 from rlrf.errors import DataError
-from rlrf.external import ExternalResponse, ExternalSource, read_responses
+from rlrf.external import ExternalResponse, read_responses
 from rlrf.fingerprints import content_id
 from rlrf.records import Prompt
+from rlrf.redacting import Redactor, redactor
 from rlrf.sources import PromptColumns, Source, read_prompts
 from rlrf.splitting import keep_disjoint, split_of
 from rlrf.stages import Key, file_part
@@ -31,13 +34,25 @@ class DroppedPrompt:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Every usable row of the sources, in their order, and the places of the others with the reasons."""
+
+    learn: tuple[Prompt, ...]
+    held_out: tuple[Prompt, ...]
+    external: tuple[ExternalResponse, ...]
+    refused: tuple[tuple[str, str, str], ...] = ()
+    """(source, place, reason)"""
+
+
+@dataclass(frozen=True)
 class Material:
-    """What was read. `learn` includes the prompts of the external responses."""
+    """What is to be used. `learn` includes the prompts of the external responses."""
 
     learn: tuple[Prompt, ...]
     held_out: tuple[Prompt, ...]
     external: tuple[ExternalResponse, ...]
     dropped: tuple[DroppedPrompt, ...]
+    refused: tuple[tuple[str, str, str], ...] = ()
 
 
 def learn_sources(config: RunConfig) -> tuple[Source, ...]:
@@ -59,13 +74,37 @@ def source_files(config: RunConfig) -> list[list[Key]]:
     """Every source's files by their contents, in the order of the configuration. Raises DataError for a missing file."""
     tables: list[Table] = [*learn_sources(config), *held_out_sources(config), *config.external]
     tables += [source.prompts for source in config.external if source.prompts is not None]
-    return [[file_part(path) for path in find_files(table)] if table.path else [] for table in tables]
+    return [list(map(file_part, _files(table))) for table in tables]
 
 
-def read_material(config: RunConfig) -> Material:
-    """Read, split, deduplicate. Raises DataError that names file and line for what can't be used."""
-    prompts = _read(learn_sources(config), config.prompts.system)
-    held_out = _read(held_out_sources(config), config.prompts.system)
+def _files(table: Table) -> list[Path]:
+    if table.database is not None:
+        path = Path(table.database)
+        if not path.is_file():
+            raise DataError(f"database {table.database!r} is no file; it was looked up from {str(Path.cwd())!r}")
+        return [path]
+    return find_files(table, missing_ok=isinstance(table, Source) and table.log) if table.path else []
+
+
+def read_sources(config: RunConfig, learn: Sequence[Source], held_out: Sequence[Source]) -> Rows:
+    """Read every row. Raises DataError that names file and line for what can't be used and isn't a log's."""
+    redact, refused = redactor(config.prompts.redact), list[tuple[str, str, str]]()
+
+    def read(sources: Iterable[Source]) -> tuple[Prompt, ...]:
+        return tuple(prompt for source in sources for prompt in _read(source, config.prompts.system, redact, refused))
+
+    external = [one for source in config.external for one in read_responses(source, config.prompts.system, redact)]
+    return Rows(read(learn), read(held_out), tuple(external), tuple(refused))
+
+
+def settle_material(config: RunConfig, rows: Rows, arrivals: Arrivals | None = None) -> Material:
+    """Split and deduplicate; with `arrivals` only what had arrived, and of it what is new. Raises DataError for a prompt with
+    two references, and where a file of held-out prompts shares some with the others."""
+    prompts, held_out = list(rows.learn), list(rows.held_out)
+    if arrivals is not None:
+        apart = bool(held_out_sources(config))
+        prompts = arrivals.until([*arrivals.learn, *(() if apart else arrivals.held_out), *prompts])
+        held_out = arrivals.until([*(arrivals.held_out if apart else ()), *held_out])
     _refuse_two_references([*prompts, *held_out])
     fraction, threshold = config.prompts.held_out.fraction, config.prompts.near_duplicate
     own = deduplicate(held_out, (), threshold)
@@ -76,14 +115,23 @@ def read_material(config: RunConfig) -> Material:
         split = deduplicate(chosen, kept_out, threshold)
         kept_out, dropped = (*kept_out, *split.kept), dropped + _drops(split)
         learn = deduplicate(prompts, kept_out, threshold)
+    elif arrivals is not None:  # what people ask may be what the exam asks; that must not end a nightly run
+        learn = deduplicate(prompts, kept_out, threshold)
     else:
         learn = keep_disjoint(prompts, kept_out, threshold)
-    external, refused = _external(config.external, config.prompts.system, kept_out, threshold)
+    external, refused = _external(rows.external, kept_out, threshold)
     known = {prompt.prompt_id for prompt in learn.kept}
     extra = {one.prompt.prompt_id: one.prompt for one in external if one.prompt.prompt_id not in known}
-    return Material(
-        (*learn.kept, *extra.values()), _limited(kept_out, config), external, (*dropped, *_drops(learn), *refused)
-    )
+    fresh = _new(config, arrivals, learn.kept)
+    drops = (*dropped, *_drops(learn), *refused)
+    return Material((*fresh, *extra.values()), _limited(kept_out, config), external, drops, rows.refused)
+
+
+def _new(config: RunConfig, arrivals: Arrivals | None, prompts: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
+    """Those that a run with this window learns from."""
+    if arrivals is None or config.prompts.window == "all":
+        return prompts
+    return arrivals.fresh(prompts, arrivals.interval.since)
 
 
 def _word_problems(config: RunConfig, split: str) -> Source:
@@ -93,8 +141,13 @@ def _word_problems(config: RunConfig, split: str) -> Source:
     )
 
 
-def _read(sources: Iterable[Source], system: str | None) -> list[Prompt]:
-    return [prompt for source in sources for prompt in read_prompts(source, system)]
+def _read(
+    source: Source, system: str | None, redact: Redactor | None, refused: list[tuple[str, str, str]]
+) -> list[Prompt]:
+    def leave_out(place: str, reason: str) -> None:
+        refused.append((source.name, place, reason))
+
+    return list(read_prompts(source, system, redact, leave_out))
 
 
 def _refuse_two_references(prompts: Iterable[Prompt]) -> None:
@@ -111,10 +164,9 @@ def _refuse_two_references(prompts: Iterable[Prompt]) -> None:
 
 
 def _external(
-    sources: Iterable[ExternalSource], system: str | None, held_out: tuple[Prompt, ...], threshold: float
+    found: Sequence[ExternalResponse], held_out: tuple[Prompt, ...], threshold: float
 ) -> tuple[tuple[ExternalResponse, ...], tuple[DroppedPrompt, ...]]:
     """Responses whose prompts don't touch the held-out ones; the others' prompts are dropped with the reason."""
-    found = [one for source in sources for one in read_responses(source, system)]
     prompts = {one.prompt.prompt_id: one.prompt for one in found}
     clash = {
         d.prompt_id: d

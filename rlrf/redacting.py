@@ -9,7 +9,6 @@ from typing import Any
 from rlrf.errors import DataError
 from rlrf.judges.function import load_function
 from rlrf.records import Message
-from rlrf.stages import Key, make_key
 
 SETTING = "prompts.redact"
 
@@ -55,13 +54,6 @@ class Redactor:
 def redactor(name: str | None) -> Redactor | None:
     """The hook that a configuration names, or none."""
     return Redactor(name) if name is not None else None
-
-
-def redact_part(name: str | None) -> Key | None:
-    """Identity of the hook: its name and its file's contents; what that file imports is not looked at."""
-    if name is None:
-        return None
-    return make_key("redact", function=name.rpartition(":")[2], source=load_function(name, SETTING)[1])
 
 
 def without_text(error: DataError) -> DataError:

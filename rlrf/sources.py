@@ -144,7 +144,9 @@ def _prompt(row: Row, source: Source, system: str | None, redact: Redactor | Non
         messages=messages,
         reference=reference,
         metadata=own | metadata,
-        arrived=None if columns.time is None else moment(row.values[columns.time], f"{row.place}, column {columns.time!r}"),
+        arrived=None
+        if columns.time is None
+        else moment(row.values[columns.time], f"{row.place}, column {columns.time!r}"),
     )
 
 

@@ -9,7 +9,8 @@ from rlrf.handles import Corpus, Handle, Interval, Policy
 from rlrf.identities import reviser
 from rlrf.ingesting import source_files
 from rlrf.judge_config import JudgeConfig
-from rlrf.redacting import redact_part
+from rlrf.judges.function import load_function
+from rlrf.redacting import SETTING
 from rlrf.reflection import REFINE_TEMPLATE
 from rlrf.stages import Key
 
@@ -17,6 +18,13 @@ from rlrf.stages import Key
 def ingest_key(config: RunConfig, interval: Interval | None = None) -> Key:
     """The files as they are on the disk. Raises DataError for a missing one."""
     return stages.ingest_key(config, source_files(config), interval, redact_part(config.prompts.redact))
+
+
+def redact_part(name: str | None) -> Key | None:
+    """Identity of the hook: its name and its file's contents; what that file imports is not looked at."""
+    if name is None:
+        return None
+    return stages.make_key("redact", function=name.rpartition(":")[2], source=load_function(name, SETTING)[1])
 
 
 def bootstrap_key(config: RunConfig) -> Key:

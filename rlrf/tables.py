@@ -42,8 +42,8 @@ class Table(BaseModel):
         if (self.database is None) != (self.table is None):
             raise ValueError("database and table belong together: give both or neither")
         of_dataset = {"subset": self.subset, "split": self.split, "revision": self.revision}
-        foreign = {} if self.path else {"format": self.format}
-        foreign |= {} if self.dataset else of_dataset
+        foreign: dict[str, str | None] = {} if self.path else {"format": self.format}
+        foreign.update({} if self.dataset else of_dataset)
         if misplaced := [name for name, value in foreign.items() if value is not None]:
             raise ValueError(f"{misplaced} belong to {'path' if 'format' in misplaced else 'dataset'}: remove them")
         return self

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from rlrf.errors import DataError
 
-_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (0.0, 1.0))
+_UNITS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3), (0, 1))
 """From which size on a number counts nano-, micro- and milliseconds since 1970; smaller ones count seconds. The bounds lie in
 the year 5138 of the coarser unit and in 1973 of the finer one."""
 
@@ -31,12 +31,13 @@ def moment(value: Any, place: str) -> datetime:
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, str) and value.strip().replace(".", "", 1).isdecimal():
-        value = float(value)
+        value = float(value) if "." in value else int(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ValueError("not a number of seconds")
         unit = next(unit for least, unit in _UNITS if abs(value) >= least)
-        return datetime.fromtimestamp(value / unit, UTC)
+        microseconds = value * 10**6 // unit if isinstance(value, int) else round(value * 10**6 / unit)
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     if isinstance(value, str):
         value = datetime.fromisoformat(value.strip())
     elif isinstance(value, date) and not isinstance(value, datetime):

@@ -19,6 +19,8 @@ def add_dropped(store: Store, material: Material) -> None:
     with store.connect() as connection:
         insert(connection, "dropped_prompts", [vars(one) for one in material.dropped])
         insert(connection, "dropped_responses", responses)
+        names = ("source", "place", "reason")
+        insert(connection, "dropped_rows", [dict(zip(names, one, strict=True)) for one in material.refused])
 
 
 def add_corpus(store: Store, stage_key: str, corpus: Corpus) -> None:

@@ -52,6 +52,12 @@ def unfinished(store: Store, name: str) -> datetime | None:
     return _utc(rows[0]["as_of"]) if rows and rows[0]["done_at"] is None else None
 
 
+def newest(store: Store, name: str) -> datetime | None:
+    """The newest date that a run has begun."""
+    rows = store.query("SELECT max(as_of) AS as_of FROM intervals WHERE name = ?", [name])
+    return _utc(rows[0]["as_of"])
+
+
 def finished(store: Store, name: str) -> set[datetime]:
     """The dates of which a run has finished."""
     rows = store.query("SELECT as_of FROM intervals WHERE name = ? AND done_at IS NOT NULL", [name])
@@ -65,7 +71,9 @@ def finish(store: Store, name: str, as_of: datetime) -> None:
         connection.execute(sql, [name, as_of])
 
 
-def first_seen(store: Store, reading: str, times: Mapping[str, datetime], name: str, as_of: datetime) -> dict[str, datetime]:
+def first_seen(
+    store: Store, reading: str, times: Mapping[str, datetime], name: str, as_of: datetime
+) -> dict[str, datetime]:
     """Remember when prompts arrived, and return when those of this reading first did, all of them.
 
     `times` maps prompt ids to the time that their source gives, or else the moment of reading. What comes without a time counts
@@ -86,7 +94,9 @@ def first_seen(store: Store, reading: str, times: Mapping[str, datetime], name: 
             [reading, reading],
         )
         connection.unregister("incoming")
-        connection.execute("UPDATE intervals SET read_at = now() WHERE name = ? AND as_of = ? AND read_at IS NULL", [name, as_of])
+        connection.execute(
+            "UPDATE intervals SET read_at = now() WHERE name = ? AND as_of = ? AND read_at IS NULL", [name, as_of]
+        )
         found = fetch(connection, "SELECT prompt_id, arrived_at FROM arrivals WHERE reading = ?", [reading])
     return {row["prompt_id"]: row["arrived_at"].astimezone(UTC) for row in found}
 

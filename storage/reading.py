@@ -50,6 +50,11 @@ def latest_run(store: Store, name: str | None = None) -> str | None:
     return found
 
 
+def reason(store: Store, run_id: str) -> str:
+    """Why a run ended as it did, where that was recorded."""
+    return str(store.value("SELECT reason FROM runs WHERE run_id = ?", [run_id]) or "nothing was done")
+
+
 def produced(store: Store, run_id: str) -> dict[str, int]:
     """What one run added: responses (held-out answers included), their tokens, judgements, trainings."""
     both = "(FROM {0} UNION ALL FROM held_out.{0})"

@@ -6,8 +6,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from rlrf import stage_keys, stages
-from rlrf.backends.weights import weights_digest
+from rlrf.backends.weights import is_whole, weights_digest
 from rlrf.curriculum import build_curriculum
+from rlrf.errors import StoreError
 from rlrf.handles import Policy, Run
 from rlrf.identities import configured_policy
 from storage import ledger
@@ -52,6 +53,21 @@ def load_policy(run: Run) -> Policy:
     return policy
 
 
+@task(name="load_champion", cache_policy=NO_CACHE, persist_result=False)
+def load_champion(run: Run, policy_id: str) -> Policy:
+    """The champion that a run with a date starts from. Raises StoreError where its folder is there no longer."""
+    policy = ledger.policy(open_store(run.config.store_path), policy_id)
+    if not is_whole(policy.folder):
+        raise StoreError(
+            f"champion {policy.name!r} ({policy.policy_id}) is not in {policy.folder!r} any more; put the folder back, or put "
+            'another champion in office with `rlrf rollback` or `rlrf promote` for the next date; policy.start = "model" does '
+            "without"
+        )
+    return policy
+
+
 def first_policy(run: Run) -> Policy:
-    """The policy of iteration 0."""
+    """The policy of iteration 0: the champion where the run's date has one to start from."""
+    if run.interval is not None and run.interval.policy_id is not None:
+        return load_champion(run, run.interval.policy_id)
     return bootstrap(run) if run.config.policy.bootstrap else load_policy(run)

@@ -6,25 +6,30 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rlrf import stage_keys, stages
+from rlrf import arriving, stage_keys, stages
+from rlrf.arriving import Arrivals
+from rlrf.config import RunConfig
 from rlrf.external import ExternalResponse
 from rlrf.fingerprints import content_id
 from rlrf.handles import Corpus, Handle, Policy, Run
-from rlrf.ingesting import Material, read_material
+from rlrf.ingesting import Material, Rows, held_out_sources, learn_sources, read_sources, settle_material
 from rlrf.records import Prompt
-from storage import corpora, ledger, rows, sets
+from storage import corpora, intervals, ledger, rows, sets
+from storage.source_tables import exported
 from storage.store import Store
 from tasks.stage import Stage, stage
 
 
 def _key(run: Run) -> stages.Key:
-    return stage_keys.ingest_key(run.config)
+    return stage_keys.ingest_key(run.config, run.interval)
 
 
 @stage("ingest", _key, found=corpora.corpus)
 def ingest(stage: Stage, run: Run) -> Corpus:
-    """Every row of every source is in the store afterwards, or in `dropped_prompts` or `dropped_responses` with its reason."""
-    material = read_material(stage.config)
+    """Every row of every source is in the store afterwards, or in `dropped_prompts`, `dropped_responses` or `dropped_rows` with
+    its reason. A run with a date takes the rows that had arrived; the others are read again by later ones."""
+    read = _read(stage.config)
+    material = settle_material(stage.config, read, _arrivals(stage, run, read))
     total = len(material.learn) + len(material.held_out) + len(material.external)
     stage.progress.begin(total, 0, "prompts and external responses")
     corpora.add_dropped(stage.store, material)
@@ -36,6 +41,25 @@ def ingest(stage: Stage, run: Run) -> Corpus:
     _say_dropped(stage, material)
     corpora.add_corpus(stage.store, stage.key, corpus)
     return corpus
+
+
+def _read(config: RunConfig) -> Rows:
+    learn, held_out = learn_sources(config), held_out_sources(config)
+    with exported([*learn, *held_out]) as files, exported(config.external) as external:
+        settled = config.model_copy(update={"external": tuple(external)})
+        return read_sources(settled, files[: len(learn)], files[len(learn) :])
+
+
+def _arrivals(stage: Stage, run: Run, read: Rows) -> Arrivals | None:
+    """When each prompt first arrived, remembered from now on; None for a run without a date."""
+    if run.interval is None:
+        return None
+    name, as_of = stage.config.name, run.interval.as_of
+    reading = arriving.reading_id(stage.config, stage_keys.redact_part(stage.config.prompts.redact))
+    seen = arriving.times([*read.learn, *read.held_out], intervals.seen_at(stage.store, name, as_of))
+    first = intervals.first_seen(stage.store, reading, seen, name, as_of)
+    earlier = [intervals.arrived(store, reading) for store in (stage.store, stage.store.held_out())]
+    return Arrivals(run.interval, first, tuple(earlier[0]), tuple(earlier[1]))
 
 
 def _add_prompts(stage: Stage, store: Store, part: str, prompts: Sequence[Prompt]) -> Handle:
@@ -83,6 +107,7 @@ def _say_dropped(stage: Stage, material: Material) -> None:
         counts[one.reason] = counts.get(one.reason, 0) + 1
     unusable = sum(one.text is None for one in material.external)
     counts |= {"external response without usable text": unusable} if unusable else {}
+    counts |= {"row of a log that can't be used": len(material.refused)} if material.refused else {}
     if counts:
         stage.progress.say(
             "dropped, with reasons in the store: " + ", ".join(f"{n:,} {why}" for why, n in counts.items())

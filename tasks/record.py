@@ -7,7 +7,7 @@ from uuid import uuid4
 from rlrf import judging
 from rlrf.config import RunConfig
 from rlrf.handles import Decision, Outcome, Policy, Run
-from storage import ledger, runs
+from storage import intervals, ledger, runs
 from storage.store import open_store
 from tasks.progress import StageProgress
 from tasks.publishing import publish_or_say
@@ -23,6 +23,12 @@ def begin_run(config: RunConfig, run_id: str) -> Run:
     run_id = str(uuid4()) if runs.is_run(store, run_id) else run_id
     runs.start_run(store, run_id, config.name, config.model_dump_json())
     return Run(run_id=run_id, store_id=store.store_id, config=config)
+
+
+def finish_interval(run: Run) -> None:
+    """What the run's date works on is done: a later date works on what arrived after it."""
+    if run.interval is not None:
+        intervals.finish(open_store(run.config.store_path), run.config.name, run.interval.as_of)
 
 
 def finish_run(run: Run, status: str, reason: str | None = None) -> None:
