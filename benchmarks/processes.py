@@ -2,7 +2,7 @@
 
 Two flywheels with the same seeds and different n, a backfill that judges what they made with another judge, and a loop of
 `rlrf status`, each a command line of its own, one after the other, for so many seconds; beside them a notebook that keeps a
-copy of the store open. The engine is scripted and takes 10 ms a request; it writes down what it was asked, so that a row
+published snapshot open. The engine is scripted and takes 10 ms a request; it writes down what it was asked, so that a row
 that two processes ask for is seen. A wait is the time from wanting the file to having it open.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,8 @@ from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 
-from storage.store import Store, open_store
+from storage.snapshots import publish
+from storage.store import Store, open_store, snapshot_path
 from tests import builders
 from tests.builders import NEVER
 from tests.flows.replies import ASKED, SECONDS
@@ -155,12 +155,9 @@ def together(folder: Path, seconds: float) -> None:
 
 @contextmanager
 def notebook(store: Store) -> Iterator[None]:
-    """A reader of the published snapshot, or of a copy where there is none."""
-    snapshot = store.path.with_name("snapshot.duckdb")
-    if not snapshot.exists():
-        shutil.copy(store.path, snapshot.with_name("copy.duckdb"))
-        snapshot = snapshot.with_name("copy.duckdb")
-    reader = subprocess.Popen([sys.executable, "-c", READ, str(snapshot)])
+    """A reader that holds the published snapshot open, the whole time."""
+    publish(store)
+    reader = subprocess.Popen([sys.executable, "-c", READ, str(snapshot_path(store.path))])
     try:
         yield
         assert reader.poll() is None, "the notebook failed"

@@ -117,6 +117,10 @@ class Worker:
             self.process.wait()
 
 
+NOBODY = -1
+"""In the place of a pid: no process."""
+
+
 def worker_round(wheel: Wheel, number: int, wanted: int, draw: random.Random) -> list[Kill]:
     """A home that a worker works on until it is complete; worker, flow run, or both are killed on the way."""
     worker, kills = Worker(wheel), []
@@ -169,7 +173,7 @@ def _survives(pid: int) -> bool:
 
 
 def _begun(worker: Worker, since: float, last: int | None) -> int | None:
-    """The pid of the flow run's process, once it has done its first stage; None when that never happens.
+    """The pid of the flow run's process, once it has done its first stage; None when the flow run is complete.
 
     The last one's, where it was to go on and is gone: a flow run that writes to its dead worker dies of that.
     """
@@ -181,9 +185,11 @@ def _begun(worker: Worker, since: float, last: int | None) -> int | None:
         state = worker.state()
         if state == "COMPLETED":
             return None
-        gone = gone + 1 if last and state == "RUNNING" and not _is_alive(last) else 0
+        # A worker may report a crash once more after the run was scheduled again, which ends that attempt.
+        lost = state == "CRASHED" or (state == "RUNNING" and last is not None and not _is_alive(last))
+        gone = gone + 1 if lost else 0
         if gone > 100:
-            return last
+            return last or NOBODY
         time.sleep(0.1)
     raise RuntimeError(f"no flow run began; see {worker.wheel.folder / 'worker.log'}")
 
