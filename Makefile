@@ -1,5 +1,6 @@
 # make demo   set up and turn the whole wheel (QUICK=1: a short look; ENGINE=vllm: on a vLLM server)
 # make test   set up and run every test
+# make up     a Prefect server on loopback, a worker and the deployments; make down stops them
 # make engine set up the vLLM environment that ENGINE=vllm and the tests of it use
 # make check  lint, types, import contracts, tests
 PYTHON ?= python3
@@ -11,7 +12,7 @@ export PREFECT_HOME ?= $(CURDIR)/runs/prefect
 # One thread: the shipped model is so small that a second one only gets in the way of a neighbour.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test engine check lint clean
+.PHONY: demo test up down engine check lint clean
 demo: $(VENV)/.installed $(if $(filter vllm,$(ENGINE)),engine)
 	mkdir -p "$(PREFECT_HOME)"
 	$(BIN)/rlrf run deployments/$(DEMO).toml $(CHANGES)
@@ -20,6 +21,12 @@ demo: $(VENV)/.installed $(if $(filter vllm,$(ENGINE)),engine)
 test: $(VENV)/.installed
 	-$(BIN)/rlrf engine install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
+
+up: $(VENV)/.installed
+	$(BIN)/rlrf up
+
+down: $(VENV)/.installed
+	$(BIN)/rlrf down
 
 engine: $(VENV)/.installed
 	$(BIN)/rlrf engine install

@@ -17,6 +17,7 @@ from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
 from flows.rerun_cli import From, Iterations, Only, gc, invalidate, rerun_options
 from flows.store_cli import restore, snapshot
+from flows.up_cli import down, up
 from rlrf.errors import RlrfError, StoppedError
 from rlrf.terminal import visible
 
@@ -45,6 +46,8 @@ app.command()(invalidate)
 app.command()(gc)
 app.command()(snapshot)
 app.command()(restore)
+app.command()(up)
+app.command()(down)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout")]
 Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]

@@ -27,7 +27,7 @@ from rlrf.train_config import Train
 class Bootstrap(Section):
     """Make a tiny policy and its word problems here, where no model can be downloaded (files go to `home`/bootstrap)."""
 
-    seed: int = 0
+    seed: int = Field(0, description="Of its word problems, weights and training")
     prompts: int = Field(3000, ge=1, description="Word problems for the wheel to learn from and be held to")
     held_out: int = Field(1000, ge=1, description="Further word problems, held out for evaluation")
     steps: int = Field(1400, ge=1, description="Optimiser steps of its first training; fewer for a quick look")
@@ -37,7 +37,7 @@ class Policy(Section):
     """The policy that iteration 1 starts from: a Hugging Face folder or hub name, or one made here."""
 
     model: str | None = Field(None, description="Local folder or hub name of a chat model with safetensors weights")
-    bootstrap: Bootstrap | None = None
+    bootstrap: Bootstrap | None = Field(None, description="Make a tiny policy here instead of loading one")
     start: Literal["model", "champion"] = Field(
         "model", description="Start from this policy, or from the store's champion as soon as there is one"
     )
@@ -52,15 +52,15 @@ class Policy(Section):
 class HeldOut(Section):
     """What evaluation asks and nothing else may read: files of its own, or a share of the prompts by content hash."""
 
-    sources: tuple[Source, ...] = ()
-    fraction: Share = 0.0
+    sources: tuple[Source, ...] = Field((), description="Files or datasets of their own")
+    fraction: Share = Field(0.0, description="Share of the prompts, by content hash")
     limit: int | None = Field(None, ge=1, description="Evaluate on the first this many (in seeded order)")
 
 
 class Prompts(Section):
     """Where prompts come from and how many an iteration takes."""
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Source, ...] = Field((), description="Files, datasets, logs and tables of prompts")
     system: str | None = Field(None, description="System prompt put before every chat that has none")
     held_out: HeldOut = HeldOut()
     near_duplicate: float = Field(
@@ -81,7 +81,7 @@ class Prompts(Section):
 class Explore(Sampled):
     """n responses per prompt from the policy; 0 to use external responses alone."""
 
-    n: int = Field(8, ge=0)
+    n: int = Field(8, ge=0, description="Responses per prompt")
 
 
 class Teacher(Section):
@@ -90,7 +90,7 @@ class Teacher(Section):
     model: str | None = Field(
         None, description="Folder or hub name of its weights, where an engine here is to load them"
     )
-    engine: AnyEngine = Auto()
+    engine: AnyEngine = Field(Auto(), description="Who generates for it")
 
     @model_validator(mode="after")
     def _model_where_needed(self) -> Teacher:
@@ -113,7 +113,7 @@ class Budget(Section):
 class Refine(Sampled):
     """m rewrites per promising response, from its feedback; 0 to go without reflection."""
 
-    m: int = Field(4, ge=0)
+    m: int = Field(4, ge=0, description="Rewrites per promising response")
     promising: Literal["reward", "best", "best_imperfect"] = Field(
         "best",
         description="The response to refine: highest reward (the paper), highest score, or highest that isn't at the top",
@@ -134,7 +134,7 @@ class Refine(Sampled):
 class Evaluate(Sampled):
     """Greedy answers to the held-out prompts; accuracy is the share at the top level of one aspect."""
 
-    temperature: float = 0.0
+    temperature: float = Field(0.0, description="0: evaluation is greedy")
     aspect: str = Field("answer", description="The aspect whose top level counts as accurate")
     control: bool = Field(False, description="Also train on the bootstrap's demonstrations: same steps, same rate")
 
@@ -165,16 +165,21 @@ class Limits(Section):
 class RunConfig(Section):
     """Everything that one flywheel run is told."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="Letters, digits, dots, dashes; names runs and policies",
+    )
     home: Path = Field(description="Folder for the store, models and report")
-    seed: int = 0
-    iterations: int = Field(2, ge=1, le=100)
+    seed: int = Field(0, description="Of every draw in the run; another seed is another run")
+    iterations: int = Field(2, ge=1, le=100, description="Turns of the wheel")
     policy: Policy
     prompts: Prompts = Prompts()
-    external: tuple[ExternalSource, ...] = ()
-    engine: AnyEngine = Auto()
+    external: tuple[ExternalSource, ...] = Field(
+        (), description="Responses that other models wrote, judged like our own"
+    )
+    engine: AnyEngine = Field(Auto(), description="Who generates: vLLM where it is installed, unless you say otherwise")
     explore: Explore = Explore()
-    judge: AnyJudge = MathJudge()
+    judge: AnyJudge = Field(MathJudge(), description="Who rates responses on every aspect and says what is wrong")
     judge_health: JudgeHealth = JudgeHealth()
     reward: RewardJudge | None = Field(None, description="Ranks responses: the promising pick and ties (the paper)")
     observers: tuple[AnyJudge, ...] = Field((), description="Judges whose verdicts are kept beside, and decide nothing")

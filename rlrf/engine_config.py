@@ -21,8 +21,10 @@ class Engine(Section):
     """transformers in this process."""
 
     type: Literal["transformers"] = "transformers"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Dtype = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where it computes; auto: a GPU where there is one"
+    )
+    dtype: Dtype = Field("auto", description="Of the weights; auto: float32 on a CPU, bfloat16 on a GPU")
     batch_size: int = Field(256, ge=1, description="Responses generated together")
 
 
@@ -85,8 +87,8 @@ class Scripted(Section):
     """The shipped fake: replies come from a Python function `module:function`; for tests and dry runs."""
 
     type: Literal["scripted"]
-    reply: str
-    batch_size: int = Field(64, ge=1)
+    reply: str = Field(description="`package.module:function` that answers a request")
+    batch_size: int = Field(64, ge=1, description="Responses generated together")
 
 
 AnyEngine = Annotated[Auto | Engine | Vllm | Endpoint | Scripted, Field(discriminator="type")]

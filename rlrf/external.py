@@ -22,15 +22,15 @@ from rlrf.tables import Table, read_rows
 class ResponseColumns(BaseModel):
     """Which column holds what: the prompt itself or the id of one in `prompts`; the response; who wrote it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    response: str = Field(min_length=1)
-    prompt: str | None = None
-    prompt_key: str | None = None
-    system: str | None = None
-    reference: str | None = None
-    policy: str | None = None
-    metadata: tuple[str, ...] = ()
+    response: str = Field(min_length=1, description="The response's text")
+    prompt: str | None = Field(None, description="The prompt, text or chat messages")
+    prompt_key: str | None = Field(None, description="Id of a prompt in `prompts`, where the rows have none themselves")
+    system: str | None = Field(None, description="Text that becomes the first turn")
+    reference: str | None = Field(None, description="The answer that only judges see")
+    policy: str | None = Field(None, description="Who wrote the response")
+    metadata: tuple[str, ...] = Field((), description="Columns to keep")
 
     def names(self) -> list[str]:
         """Every column that is read."""
@@ -41,9 +41,9 @@ class ResponseColumns(BaseModel):
 class ExternalSource(Table):
     """One named source of responses, all by `policy` or each by the policy that its column names."""
 
-    name: str = Field(min_length=1)
-    columns: ResponseColumns
-    policy: str | None = Field(None, min_length=1)
+    name: str = Field(min_length=1, description="What the store calls it")
+    columns: ResponseColumns = Field(description="Which column holds what")
+    policy: str | None = Field(None, min_length=1, description="Who wrote all of them")
     prompts: Source | None = None
     """Where the prompts are, if the responses only hold their ids (`columns.prompt_key` here, `columns.id` there)."""
 

@@ -18,10 +18,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 class Sampled(Section):
     """How text is drawn."""
 
-    temperature: float = Field(1.0, ge=0.0, le=5.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(512, ge=1)
-    stop: tuple[str, ...] = ()
+    temperature: float = Field(1.0, ge=0.0, le=5.0, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Share of the likeliest tokens to draw from")
+    max_tokens: int = Field(512, ge=1, description="Longer responses are cut off, counted, and in no pair")
+    stop: tuple[str, ...] = Field((), description="Texts at which a response ends")
 
     def sampling(self) -> Sampling:
         """The same values as the record that backends take."""
@@ -46,7 +46,9 @@ class MatchJudge(Section):
     """The whole response (or its last line) against a text, a regular expression or a JSON schema."""
 
     type: Literal["match"]
-    rule: Literal["exact", "regex", "json_schema"] = "exact"
+    rule: Literal["exact", "regex", "json_schema"] = Field(
+        "exact", description="What a right answer does to the reference"
+    )
     pattern: str | None = Field(None, description="What to match, for all prompts; each prompt's reference when unset")
     ignore_case: bool = Field(False, description="Case makes no difference; exact and regex")
     part: Literal["all", "last_line"] = Field("all", description="What of the response is matched")
@@ -82,7 +84,9 @@ class RewardJudge(Section):
     type: Literal["reward"]
     model: str | None = Field(None, description="Folder or hub name of the reward model, to be loaded here")
     endpoint: Endpoint | None = Field(None, description="A server that has it; ends in /v1 like every other")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where it computes; auto: a GPU where there is one"
+    )
     batch_size: int = Field(32, ge=1, description="Responses scored together")
     max_length: int | None = Field(None, ge=16, description="Tokens of chat and response; the model's own when unset")
 
@@ -102,7 +106,7 @@ class RubricJudge(Section):
     policy: Literal["first", "current"] | None = Field(
         None, description="The policy is its own judge: as the run found it (the paper), or as each iteration finds it"
     )
-    engine: AnyEngine = Auto()
+    engine: AnyEngine = Field(Auto(), description="Who generates its replies")
     sampling: Sampled = Sampled(temperature=0.0, max_tokens=1024)
     guided: bool = Field(False, description="The server enforces the reply's JSON schema; engines vllm and endpoint")
     calls: Literal["together", "each"] = Field("together", description="One call for all aspects, or one per aspect")
@@ -163,7 +167,7 @@ class PanelJudge(Section):
     """Several judges on every response; each verdict is kept, and one is merged from them."""
 
     type: Literal["panel"]
-    judges: tuple[SingleJudge, ...] = Field(min_length=2)
+    judges: tuple[SingleJudge, ...] = Field(min_length=2, description="Its members")
     merge: Literal["mean", "median", "min", "majority"] = Field(
         "median", description="How ratings of one aspect become one"
     )

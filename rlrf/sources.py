@@ -20,7 +20,7 @@ from rlrf.times import moment
 class PromptColumns(BaseModel):
     """Which column holds what. A named column must be there in every row; all but the prompt may be null."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     prompt: str = Field(min_length=1)
     """Text, or chat messages."""
@@ -31,6 +31,7 @@ class PromptColumns(BaseModel):
     id: str | None = None
     """The user's own id, text or a whole number; kept in the metadata under the column's name, and unique."""
     metadata: tuple[str, ...] = ()
+    """Further columns to keep; judges may see them."""
     time: str | None = None
     """When the row arrived: ISO 8601, or seconds, milli- or microseconds since 1970; without a zone it is UTC."""
 
@@ -43,8 +44,8 @@ class PromptColumns(BaseModel):
 class Source(Table):
     """One named source of prompts."""
 
-    name: str = Field(min_length=1)
-    columns: PromptColumns
+    name: str = Field(min_length=1, description="What the store calls it")
+    columns: PromptColumns = Field(description="Which column holds what")
     log: bool = False
     """A log of chat requests that is written all the time: rows that can't be used are left out with their reason, a last line
     that isn't whole is read the next time, files may be missing, and an answer at a chat's end is cut off."""

@@ -21,17 +21,22 @@ class Table(BaseModel):
     """Rows in files (`path`: file, pattern or folder), in a dataset (`dataset`: Hub name or local folder), or in a table of a
     DuckDB file (`database` and `table`)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: str | None = None
+    """A file, a folder, or a pattern such as data/*.jsonl."""
     format: Format | None = None
     """What the files are, where their suffix doesn't say it."""
     dataset: str | None = None
+    """A dataset's name on the Hugging Face Hub, or a folder that load_dataset knows."""
     subset: str | None = None
+    """The dataset's configuration."""
     split: str | None = None
     """A dataset's split; "train" where none is given."""
     revision: str | None = None
+    """The dataset's branch, tag or commit."""
     database: str | None = None
+    """A DuckDB file."""
     table: str | None = None
     """A table or view of `database`, with its schema where it isn't main: analytics.requests."""
 

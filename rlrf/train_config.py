@@ -16,10 +16,10 @@ class Lora(Section):
     The adapter of a policy that was itself trained with the same r, alpha and target_modules is trained on.
     """
 
-    r: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    r: int = Field(16, ge=1, description="Rank of the update")
+    alpha: int = Field(32, ge=1, description="Scale of the update: alpha / r")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the update")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field("all-linear", description="Modules that get one")
     quantize: Literal["4bit"] | None = Field(None, description="QLoRA: the frozen weights in 4 bits (rlrf[qlora])")
 
 
@@ -37,17 +37,17 @@ class Train(Section):
     """One fine-tuning of the policy on the pairs; the reference is the policy it starts from."""
 
     method: Literal["dpo", "rs"] = Field("dpo", description="dpo, or the paper's RS: SFT on the chosen alone")
-    learning_rate: float = Field(2e-6, gt=0)
-    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(2e-6, gt=0, description="Its peak")
+    epochs: float = Field(1.0, gt=0, description="Passes over the pairs")
     batch_size: int = Field(16, ge=1, description="Pairs per optimiser step and device")
-    gradient_accumulation: int = Field(1, ge=1)
-    beta: float = Field(0.1, gt=0)
+    gradient_accumulation: int = Field(1, ge=1, description="Batches per optimiser step")
+    beta: float = Field(0.1, gt=0, description="DPO: how strongly the policy is held to the reference")
     sft_weight: float = Field(0.0, ge=0, description="Weight of the NLL of the chosen beside the DPO loss; 0 = paper")
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the rate rises to its peak")
     max_length: int = Field(
         1024, ge=8, description="Tokens of prompt and response; longer pairs are set aside, counted"
     )
-    lora: Lora | None = None
+    lora: Lora | None = Field(None, description="Train a low-rank update instead of all weights")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
     gradient_checkpointing: bool | None = Field(None, description="Memory for time; on a GPU unless set")
     accelerate_config: Path | None = Field(

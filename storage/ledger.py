@@ -99,6 +99,12 @@ def policies_like(store: Store, prefix: str) -> list[str]:
     return [row["policy_id"] for row in store.query(sql, [prefix])]
 
 
+def policies_called(store: Store, name: str) -> list[str]:
+    """Ids of the policies of ours of this name or whose ids start so, five at most; of equal names the newest alone."""
+    named = "SELECT policy_id FROM policies WHERE name = ? AND kind <> 'external' ORDER BY created_at DESC LIMIT 1"
+    return [row["policy_id"] for row in store.query(named, [name])] or policies_like(store, name)
+
+
 def made_policy(store: Store, stage_key: str) -> Policy | None:
     """The policy that a stage made, or None, also where its folder is there no longer."""
     rows = store.query("SELECT policy_id, name, folder FROM policies WHERE stage_key = ?", [stage_key])

@@ -37,10 +37,11 @@ def log(path: Path, nights: Iterable[int]) -> Path:
     return builders.write_lines(path, lines)
 
 
-def nightly(folder: Path, model: Path) -> Path:
+def nightly(folder: Path, model: Path, nights: Iterable[int] = range(3)) -> Path:
     """The configuration, over a log that goes on after the last date that is run here."""
+    folder.mkdir(parents=True, exist_ok=True)
     columns = {"prompt": "request.messages", "reference": "gold", "time": "time"}
-    source = {"name": "prod", "path": str(log(folder / "log.jsonl", range(3))), "log": True, "columns": columns}
+    source = {"name": "prod", "path": str(log(folder / "log.jsonl", nights)), "log": True, "columns": columns}
     changes = {"policy": {"model": str(model), "start": "champion"}, "prompts__sources": [source]}
     changes |= {"prompts__window": "since_last", "prompts__per_iteration": None, "pairs__min_pairs": 1}
     return builders.write_config(folder, model, "improving", **changes)
