@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from flows.arguments import AsOf, Changes, ConfigPath, StorePath
+from flows.backfill_cli import backfill_app
 from flows.engine_cli import doctor, engine_app
 from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
@@ -41,6 +42,7 @@ err = Console(stderr=True)
 
 app.add_typer(engine_app, name="engine")
 app.add_typer(judge_app, name="judge")
+app.add_typer(backfill_app, name="backfill")
 app.command()(doctor)
 app.command()(invalidate)
 app.command()(gc)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from storage.disagreement_views import DISAGREEMENTS
 from storage.health_views import HEALTH_VIEWS
 from storage.reflection_views import REFLECTION
 
@@ -305,7 +306,7 @@ MIGRATIONS: tuple[str, ...] = (
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
     CLAIMS + STARTS,
-    INTERVALS,
+    INTERVALS + DISAGREEMENTS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

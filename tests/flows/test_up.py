@@ -197,9 +197,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
         other.wait()
 
 
-DEPLOYED = (
-    "evaluate/any-policy, flywheel/ad-hoc, flywheel/nightly, judge-check/judge-check, snapshot-and-gc/snapshot-and-gc"
-)
+DEPLOYED = "backfill/backfill, evaluate/any-policy, flywheel/ad-hoc, flywheel/nightly, judge-check/judge-check, snapshot-and-gc/snapshot-and-gc"
 
 
 def test_up_says_what_is_there_and_where(here: Here) -> None:
