@@ -45,6 +45,8 @@ app.command()(restore)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout")]
 Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]
+Waiting = Annotated[str, typer.Option(help="Start of the policy's id, where several wait")]
+By = Annotated[str | None, typer.Option(help="Who decides; you, when left out")]
 
 
 @app.command()
@@ -191,11 +193,32 @@ def rollback(home: StorePath, reason: Yes) -> None:
 
 
 @app.command()
-def heal() -> None:
-    """Let the Prefect server at PREFECT_API_URL run crashed runs of deployments again; they go on from their rows."""
+def approve(home: StorePath, reason: Yes, policy: Waiting = "", by: By = None) -> None:
+    """Promote the policy that awaits approval; a run that waits goes on, otherwise the same `rlrf run` does."""
+    from flows.approval import answer_by_hand
+
+    out.print(answer_by_hand(_store(home), policy, reason, by, approve=True), markup=False, soft_wrap=True)
+
+
+@app.command()
+def reject(home: StorePath, reason: Yes, policy: Waiting = "", by: By = None) -> None:
+    """Keep the policy out that awaits approval; a run that waits goes on, otherwise the same `rlrf run` does."""
+    from flows.approval import answer_by_hand
+
+    out.print(answer_by_hand(_store(home), policy, reason, by, approve=False), markup=False, soft_wrap=True)
+
+
+@app.command()
+def heal(
+    notify: Annotated[
+        str | None, typer.Option(metavar="TYPE/NAME", help="Who is told: a notification or webhook block of the server")
+    ] = None,
+) -> None:
+    """Let the Prefect server at PREFECT_API_URL run crashed runs of deployments again, and tell what people should know."""
+    from flows.alerts import install_alerts
     from flows.healing import install_healing
 
-    for line in install_healing():
+    for line in (*install_healing(), *install_alerts(notify)):
         out.print(line, markup=False, soft_wrap=True)
 
 

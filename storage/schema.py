@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from storage.approval_tables import APPROVALS
 from storage.health_views import HEALTH_VIEWS
 from storage.reflection_views import REFLECTION
 
@@ -293,6 +294,7 @@ MIGRATIONS: tuple[str, ...] = (
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
     CLAIMS + STARTS,
+    APPROVALS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 
