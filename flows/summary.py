@@ -31,7 +31,7 @@ def summary(run: Run, outcome: Outcome, judge_key: str) -> str:
     """The run so far: results with plots, the last iteration's pair audit and examples, and where things are."""
     store = Store(run.config.store_path)
     rows = reading.results(store, run.run_id)
-    parts = [f"## {inline(run.config.name)}: {len(rows)} policies so far", *_results(rows)]
+    parts = [f"## {inline(run.config.name)}: results so far", *_results(rows)]
     measures = audits.measures_of(store, outcome.stages.get("audit_pairs", outcome.evaluation.key))
     parts += audit_part(measures)
     if "select_pairs" in outcome.stages:
@@ -48,11 +48,11 @@ def evidence(run: Run, pair_set: str | None, new: Evaluation, old: Evaluation, s
         ("accuracy", *(f"{one.accuracy:.1%} ({100 * one.low:.1f} to {100 * one.high:.1f})" for one in (new, old))),
         ("questions", *(f"{one.questions:,}" for one in (new, old))),
         ("answer tokens", *(f"{one.tokens_mean:.1f}" for one in (new, old))),
-        ("length against the other", f"{new.tokens_mean / max(old.tokens_mean, 1e-9):.2f} x", ""),
+        ("length ratio", f"{new.tokens_mean / max(old.tokens_mean, 1e-9):.2f} x", ""),
     ]
     aspects = [{row["aspect"]: row for row in stage_reports.evaluation_aspects(store, one.key)} for one in (new, old)]
     rows += [(inline(name), *(_mean(one.get(name)) for one in aspects)) for name in aspects[0]]
-    parts = [head, table(("", "new", "old"), rows)]
+    parts = [head, table(("95 % intervals", "new", "old"), rows)]
     if pictures:
         parts.append(_aspect_picture({new.policy.name: aspects[0], old.policy.name: aspects[1]}))
     if pair_set is not None:
@@ -64,7 +64,7 @@ def _results(rows: list[dict[str, Any]]) -> list[str]:
     """Accuracy and aspects of all policies so far, as plots and a table."""
     names = [arm_name(row) for row in rows]
     points = [(100 * row["accuracy"], 100 * row["low"], 100 * row["high"]) for row in rows]
-    cells = [(inline(name), *map(inline, values)) for name, values in result_cells(rows).items()]
+    cells = [(inline(name), *map(inline, values)) for name, values in result_cells(rows).items() if any(values)]
     return [
         picture("Held-out accuracy", plots.intervals({"": points}, names, "held-out accuracy, %")),
         _aspect_picture(
@@ -123,7 +123,7 @@ def places(run: Run, evaluation: Evaluation) -> str:
 
 
 def _mean(aspect: dict[str, Any] | None) -> str:
-    return "" if aspect is None else f"{aspect['mean']:+.2f} ({aspect['low']:+.2f} to {aspect['high']:+.2f})"
+    return "" if aspect is None else f"{aspect['mean']:+.2f} ± {(aspect['high'] - aspect['low']) / 2:.2f}"
 
 
 def _level(level: float | None) -> str:

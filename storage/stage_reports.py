@@ -34,8 +34,8 @@ def unrated(store: Store, set_key: str, judge_key: str) -> Rows:
 
 
 def scores(store: Store, set_key: str, judge_key: str, width: float = 0.1) -> dict[float, int]:
-    """Rated responses of a set by their score, in steps of `width`: from a step's lower end to how many there are."""
-    sql = """SELECT floor(j.score / $width + 1e-9) AS step, count(*) AS n
+    """Rated responses of a set by their score, in steps of `width`: from a step's middle to how many there are."""
+    sql = """SELECT round(j.score / $width) AS step, count(*) AS n
              FROM members m JOIN judgements j ON j.response_id = m.member_id
              WHERE m.set_key = $set AND j.judge_key = $judge AND j.reason IS NULL GROUP BY step ORDER BY step"""
     rows = store.query(sql, {"set": set_key, "judge": judge_key, "width": width})
@@ -51,8 +51,8 @@ def lifts(store: Store, set_key: str, judge_key: str) -> Rows:
 
 
 def lift_steps(store: Store, set_key: str, judge_key: str, width: float = 0.1) -> dict[float, int]:
-    """Rated refinements of a set by their lift, in steps of `width`: from a step's lower end to how many there are."""
-    sql = """SELECT floor(v.lift / $width + 1e-9) AS step, count(*) AS n
+    """Rated refinements of a set by their lift, in steps of `width`: from a step's middle to how many there are."""
+    sql = """SELECT round(v.lift / $width) AS step, count(*) AS n
              FROM refinement_against_parent v JOIN members m ON m.member_id = v.response_id
              WHERE m.set_key = $set AND v.judge_key = $judge AND v.lift IS NOT NULL GROUP BY step ORDER BY step"""
     rows = store.query(sql, {"set": set_key, "judge": judge_key, "width": width})

@@ -60,6 +60,9 @@ def publish_stage(stage: str, key: Key, arguments: Mapping[str, Any]) -> None:
 
 
 def _send(told: Told) -> None:
+    receipt = stage_reports.receipt_row(told.store, told.key.key)
+    if receipt is None or not receipt["rows"]:
+        return  # nothing was asked for, as in `compare` unless it is
     flow = FlowRunContext.get()
     place = flow.flow_run.name if flow and flow.flow_run else told.run.config.name
     about = subject(told.stage, told.arguments)
@@ -67,15 +70,14 @@ def _send(told: Told) -> None:
         kind = stage_reports.policy_kind(told.store, told.arguments["policy"].policy_id)
         about = {"control": "evaluate of control", "trained": "evaluate"}.get(kind, "evaluate of base")
     create_markdown_artifact(
-        key=artifact_key(about), markdown=stage_markdown(told, f"{about}: {place}"), description=place
+        key=artifact_key(about), markdown=stage_markdown(told, f"{about}: {place}", receipt), description=place
     )
 
 
-def stage_markdown(told: Told, head: str) -> str:
-    """The artifact's text. Raises StoreError as reading does."""
-    receipt = stage_reports.receipt_row(told.store, told.key.key)
-    rows = [("went in", went_in(told.arguments)), *(_counted(receipt) if receipt else [])]
-    parts = [f"### {inline(head)}", table(("", ""), rows)]
+def stage_markdown(told: Told, head: str, receipt: Mapping[str, Any]) -> str:
+    """The artifact's text, with what the stage counted. Raises StoreError as reading does."""
+    rows = [("went in", went_in(told.arguments)), *_counted(receipt)]
+    parts = [f"### {inline(head)}", table(("What happened", ""), rows)]
     more = _PARTS.get(told.stage)
     parts += more(told) if more else []
     return "\n\n".join(parts)

@@ -35,8 +35,7 @@ def audit_pairs(stage: Stage, run: Run, corpus: Corpus, pairs: Handle, judged: t
         settings=stage.config.audit,
         seed=stage.config.seed,
     )
-    for line in auditing.lines(measures):
-        stage.progress.say(line)
+    stage.progress.say("\n".join(auditing.lines(measures)))
     over = [one.name for one in measures if not one.passed]
     for one in measures:
         if one.name in _OF_THE_JUDGE and not one.passed:

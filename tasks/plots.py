@@ -9,10 +9,10 @@ from typing import Any
 
 
 def bars(steps: Mapping[float, int], width: float, label: str, *, zero: bool = False) -> str:
-    """A histogram: from a step's lower end to how many there are; `zero` marks the 0."""
+    """A histogram: from a step's middle to how many there are; `zero` marks the 0."""
 
     def draw(axes: Any) -> None:
-        axes.bar(list(steps), list(steps.values()), width=0.92 * width, align="edge")
+        axes.bar(list(steps), list(steps.values()), width=0.9 * width)
         if zero:
             axes.axvline(0, color="gray", linewidth=0.8)
         axes.set(xlabel=label, ylabel="responses")

@@ -90,11 +90,12 @@ class StageProgress:
             self._ended = True
             self._push(f"{self.done:,} of {self.total:,} {self.unit}, ended")
 
-    def say(self, text: str) -> None:
-        """One line for people, also in the run's log."""
-        console.print(f"  {self.stage:<14} {visible(text)}", markup=False, soft_wrap=True)
-        if TaskRunContext.get() is not None:
-            get_run_logger().info("%s: %s", self.stage, text)
+    def say(self, text: str, *, logged: bool = True) -> None:
+        """One line for people, or several; also one entry in the run's log, unless Prefect logs the same by itself."""
+        for line in visible(text).split("\n"):
+            console.print(f"  {self.stage:<14} {line}", markup=False, soft_wrap=True)
+        if logged and TaskRunContext.get() is not None:
+            get_run_logger().info("%s: %s", self.stage, visible(text) if "\n" not in text else "\n" + visible(text))
 
     @property
     def done(self) -> int:

@@ -153,7 +153,7 @@ def _run_stage(
             if kept is not None:
                 done, result = kept
                 said = f"{done.rows:,} rows kept, nothing to do"
-                progress.say(said)
+                progress.say(said, logged=False)  # Prefect logs the state's message
                 return Ended(result, True, said, hit)
             result, said = _work(stage, key, body, bound)
         return Ended(result, False, said, hit)
@@ -185,7 +185,7 @@ def _work(stage: Stage, key: Key, body: Callable[..., R], bound: inspect.BoundAr
     ledger.write_receipt(stage.store, receipt, progress.counts(), seconds, stage.run.run_id)
     progress.end()
     said = _line(rows, progress, seconds)
-    progress.say(said)
+    progress.say(said, logged=False)
     return result, said
 
 

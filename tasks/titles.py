@@ -27,6 +27,11 @@ def artifact_key(subject: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")
 
 
+def _sample_prompts(of: Arguments) -> str:
+    there, wanted = of["corpus"].prompts.rows, of["run"].config.prompts.per_iteration
+    return f"sample_prompts, {min(there, wanted or there):,} of {there:,}"
+
+
 def _explore(of: Arguments) -> str:
     return f"explore, {of['prompts'].rows:,} prompts x {of['run'].config.explore.n}"
 
@@ -46,7 +51,7 @@ def _compare(of: Arguments) -> str:
 
 _TITLES: dict[str, Callable[[Arguments], str]] = {
     "bootstrap": lambda of: f"bootstrap, {of['run'].config.policy.bootstrap.steps:,} steps",
-    "sample_prompts": lambda of: f"sample_prompts of {of['corpus'].prompts.rows:,}",
+    "sample_prompts": _sample_prompts,
     "explore": _explore,
     "judge": _judge,
     "refine": _refine,
