@@ -52,7 +52,13 @@ def test_runs_say_configuration_and_iteration(seen: Seen) -> None:
 
 
 def test_task_runs_say_what_they_are_about_and_how_much_of_it(seen: Seen) -> None:
-    expected = {"ingest", "load_policy", "sample_prompts, 10 of 24", "explore, 10 prompts x 3", "judge of explore, 30 responses"}
+    expected = {
+        "ingest",
+        "load_policy",
+        "sample_prompts, 10 of 24",
+        "explore, 10 prompts x 3",
+        "judge of explore, 30 responses",
+    }
     expected |= {"refine after 30 judgements, 2 each", "evaluate of wheel-1, 10 questions", "compare, not asked for"}
     assert expected <= set(seen.tasks)
     assert "decide on wheel-1 against tiny" in seen.tasks
@@ -60,7 +66,15 @@ def test_task_runs_say_what_they_are_about_and_how_much_of_it(seen: Seen) -> Non
 
 
 def test_every_kind_of_stage_has_a_history_of_its_own(seen: Seen) -> None:
-    twice = {"sample-prompts", "explore", "judge-of-explore", "refine", "judge-of-refine", "select-pairs", "audit-pairs"}
+    twice = {
+        "sample-prompts",
+        "explore",
+        "judge-of-explore",
+        "refine",
+        "judge-of-refine",
+        "select-pairs",
+        "audit-pairs",
+    }
     twice |= {"train-policy", "evaluate", "decide"}
     assert {key: len(seen.markdown(key)) for key in twice} == dict.fromkeys(twice, 2)
     assert [len(seen.markdown(key)) for key in ("ingest", "evaluate-of-base", "iteration-summary")] == [1, 1, 3]
@@ -98,7 +112,14 @@ def test_plots_are_whole_pictures(seen: Seen) -> None:
 
 def test_a_summary_has_results_audit_examples_and_places(wheel: Ran, seen: Seen) -> None:
     last = max(seen.markdown("iteration-summary"), key=len)
-    for part in ("Held\\-out accuracy", "Aspect means", "### Pair audit", "#### Example 3", "Promising response", "### Where it is"):
+    for part in (
+        "Held\\-out accuracy",
+        "Aspect means",
+        "### Pair audit",
+        "#### Example 3",
+        "Promising response",
+        "### Where it is",
+    ):
         assert part.replace("\\", "") in last.replace("\\", "")
     assert f"file://{wheel.config.store_path}" in last
 
