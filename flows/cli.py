@@ -128,12 +128,21 @@ def status(home: StorePath) -> None:
     """Say what the store holds, its latest runs, its champion, and the latest run's results."""
     from flows import tables
     from flows.sizes import home_sizes
-    from storage import audits, reading, sizes
+    from storage import approvals, audits, reading, sizes
 
     store = _store(home)
     out.print(tables.sizes_table(sizes.tables(store), home_sizes(store.path), store.path))
     out.print(tables.runs_table(reading.runs(store)))
     out.print(tables.champion_line(store))
+    for proposal in approvals.proposals(store):
+        from rich.markdown import Markdown
+
+        from flows.summary import waiting_evidence
+
+        out.print(
+            f"Awaits approval until {proposal.until:%Y-%m-%d %H:%M}: `rlrf approve` or `rlrf reject`", markup=False
+        )
+        out.print(Markdown(waiting_evidence(store, proposal), hyperlinks=False))
     latest = reading.latest_run(store)
     if latest:
         out.print(tables.results_table(reading.results(store, latest)))

@@ -8,9 +8,12 @@ from prefect.artifacts import create_markdown_artifact
 from flows.tables import arm_name, audit_cells, result_cells
 from rlrf import judging
 from rlrf.auditing import Measure
+from rlrf.config import RunConfig
+from rlrf.errors import StoreError
 from rlrf.handles import Evaluation, Outcome, Run
 from rlrf.markdown import block, inline, picture, table
-from storage import audits, ledger, reading, stage_reports
+from storage import approvals, audits, ledger, reading, runs, stage_reports
+from storage.approvals import Proposal
 from storage.store import Store
 from tasks import plots
 from tasks.outbox import is_watched, outbox
@@ -58,6 +61,16 @@ def evidence(run: Run, pair_set: str | None, new: Evaluation, old: Evaluation, s
     if pair_set is not None:
         parts += [*audit_part(audits.audit_of(store, pair_set)), *example_parts(store, pair_set, judge_key)]
     return "\n\n".join([*parts, places(run, new)])
+
+
+def waiting_evidence(store: Store, proposal: Proposal) -> str:
+    """The evidence for a promotion that waits. Raises StoreError where its evaluations aren't there any more."""
+    new, old = (ledger.evaluation(store, key) for key in (proposal.evaluation, proposal.against))
+    if new is None or old is None:
+        raise StoreError(f"{proposal.policy!r} waits for approval, but its evaluation was taken away: run it again")
+    config = RunConfig.model_validate_json(runs.config_of(store, proposal.run_id))
+    run = Run(run_id=proposal.run_id, store_id=store.store_id, config=config).judged_by(old.policy)
+    return evidence(run, approvals.pairs_behind(store, new.policy.policy_id), new, old, proposal.reason, pictures=False)
 
 
 def _results(rows: list[dict[str, Any]]) -> list[str]:

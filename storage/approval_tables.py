@@ -4,8 +4,8 @@ from __future__ import annotations
 
 APPROVALS = """
 CREATE TABLE proposals (
-    stage_key UUID PRIMARY KEY, run_id UUID, iteration INTEGER NOT NULL, policy_id UUID NOT NULL,
-    against_id UUID NOT NULL, hours DOUBLE NOT NULL, reason VARCHAR NOT NULL,
+    stage_key UUID PRIMARY KEY, run_id UUID, iteration INTEGER NOT NULL, evaluation UUID NOT NULL,
+    against UUID NOT NULL, hours DOUBLE NOT NULL, reason VARCHAR NOT NULL,
     asked_at TIMESTAMPTZ NOT NULL DEFAULT now());
 CREATE TABLE proposal_forms (
     stage_key UUID NOT NULL, flow_run_id UUID NOT NULL, response VARCHAR NOT NULL,
@@ -14,6 +14,6 @@ CREATE TABLE approvals (
     stage_key UUID PRIMARY KEY, approved BOOLEAN NOT NULL, decided_by VARCHAR NOT NULL, reason VARCHAR NOT NULL,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now());
 """
-"""`proposals`: a decision that the gate would make, what it said, and the hours that it waits from `asked_at` on.
+"""`proposals`: a promotion that the gate would make, by the evaluations of both policies, and how many hours it waits.
 `proposal_forms`: where Prefect keeps what is answered in its UI, once per form that was shown. `approvals`: the answers; the
 first one counts."""

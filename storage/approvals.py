@@ -25,13 +25,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A promotion that waits: the new policy, the one it would replace, what the gate said, until when it waits."""
+    """A promotion that waits: both evaluations, the new policy, what the gate said, until when it waits, for which run."""
 
     stage_key: str
+    run_id: str
     iteration: int
+    evaluation: str
+    against: str
     policy_id: str
     policy: str
-    against: str
     reason: str
     until: datetime
 
@@ -47,8 +49,8 @@ def propose(
     reason: str,
 ) -> None:
     """Record that this decision waits for an answer. Asked again, it still waits from the first time on, by the hours of now."""
-    values = [stage_key, run_id, iteration, new.policy.policy_id, old.policy.policy_id, hours, reason]
-    columns = "stage_key, run_id, iteration, policy_id, against_id, hours, reason"
+    values = [stage_key, run_id, iteration, new.key, old.key, hours, reason]
+    columns = "stage_key, run_id, iteration, evaluation, against, hours, reason"
     with store.connect() as connection:
         connection.execute(
             f"""INSERT INTO proposals ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -96,7 +98,7 @@ def settle(store: Store, stage_key: str, answer: Answer | None = None) -> Answer
 
 def waiting(store: Store, prefix: str = "") -> Proposal:
     """The one proposal without an answer whose policy's id starts so. Raises StoreError for none or several."""
-    found = [one for one in _open(store) if one.policy_id.startswith(prefix)]
+    found = [one for one in proposals(store) if one.policy_id.startswith(prefix)]
     if len(found) != 1:
         there = "; ".join(f"{one.policy} ({one.policy_id[:8]})" for one in found) or "none"
         said = (
@@ -108,12 +110,19 @@ def waiting(store: Store, prefix: str = "") -> Proposal:
 
 def awaits(store: Store, stage_key: str) -> bool:
     """Whether this decision waits for a person."""
-    return any(one.stage_key == stage_key for one in _open(store))
+    return any(one.stage_key == stage_key for one in proposals(store))
 
 
-def _open(store: Store) -> list[Proposal]:
-    sql = """SELECT s.stage_key, s.iteration, s.policy_id, p.name AS policy, a.name AS against, s.reason,
+def proposals(store: Store) -> list[Proposal]:
+    """Every promotion that nobody has answered yet, oldest first; also those whose time is up since the last run."""
+    sql = """SELECT s.stage_key, s.run_id, s.iteration, s.evaluation, s.against, p.policy_id, p.name AS policy, s.reason,
                     s.asked_at + to_microseconds((s.hours * 3.6e9)::BIGINT) AS until
-             FROM proposals s JOIN policies p USING (policy_id) JOIN policies a ON a.policy_id = s.against_id
+             FROM proposals s JOIN evaluations e ON e.stage_key = s.evaluation JOIN policies p USING (policy_id)
              WHERE s.stage_key NOT IN (SELECT stage_key FROM approvals) ORDER BY s.asked_at, s.stage_key"""
     return [Proposal(**row) for row in store.query(sql)]
+
+
+def pairs_behind(store: Store, policy_id: str) -> str | None:
+    """The pair set that a policy learned from; None where it learned from none."""
+    found = store.value("SELECT pair_set FROM trainings WHERE policy_id = ? ORDER BY rowid DESC LIMIT 1", [policy_id])
+    return None if found is None else str(found)

@@ -79,6 +79,9 @@ def test_nothing_is_promoted_without_an_answer(case: Case) -> None:
         with pytest.raises(StoppedError, match="awaits approval.*rlrf approve"):
             case.decide()
     assert case.decisions == []
+    status = builders.rlrf("status", case.home).out
+    for part in ("Awaits approval until", "would replace", "length ratio", "Pair audit", "Example 1", "Rejected"):
+        assert part in status
     assert case.step.why.startswith("awaits approval")
     assert case.step.state == PARTLY
 
@@ -136,12 +139,11 @@ def test_a_decision_that_is_made_again_is_asked_again(case: Case) -> None:
 
 
 @contextmanager
-def running(case: Case) -> Iterator[subprocess.Popen[bytes]]:
-    """`rlrf run` under the server, in a process of its own."""
+def running(case: Case, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run under the server, in a process of its own: of all, or of what comes after the iteration."""
+    alone = (sys.executable, "-m", "tests.flows.waiting_run", case.path, case.new.key, case.old.key)
     with (case.home.parent / "run.log").open("ab") as log:
-        process = subprocess.Popen(
-            [RLRF, "run", case.path], stdout=log, stderr=log, env=os.environ, start_new_session=True
-        )
+        process = subprocess.Popen(command or alone, stdout=log, stderr=log, env=os.environ, start_new_session=True)
     try:
         yield process
     finally:
@@ -163,45 +165,38 @@ def _if_paused(flow_run: FlowRun) -> FlowRun | None:
     return flow_run if flow_run.state is not None and flow_run.state.is_paused() else None
 
 
-def test_in_the_ui_a_killed_wait_asks_once_more_and_the_answer_is_a_row(case: Case, prefect_server: str) -> None:
+def said_by(case: Case) -> str:
+    return (case.home.parent / "run.log").read_text()
+
+
+def test_a_killed_wait_asks_once_more_and_forgets_no_answer(case: Case, prefect_server: str) -> None:
     with running(case) as first:
         before = paused(case, 1)
-        os.killpg(first.pid, signal.SIGKILL)
-    with running(case) as second:
+    assert first.returncode == -signal.SIGKILL
+    with running(case) as second, get_client(sync_client=True) as client:
         shown = paused(case, 2)
         assert shown.id != before.id
-        with get_client(sync_client=True) as client:
-            base = f"paused-{shown.state.state_details.pause_key}"  # type: ignore[union-attr]
-            evidence = client.read_flow_run_input(shown.id, f"{base}-description")
-            refused = client.resume_flow_run(shown.id, run_input={"answer": "perhaps", "who": "Ada"})
-            assert "REJECT" in str(refused.status)
-            client.resume_flow_run(shown.id, run_input={"answer": "approve", "who": "Ada", "note": "good"})
-        assert second.wait(240) == 0, (case.home.parent / "run.log").read_text()
+        base = f"paused-{shown.state.state_details.pause_key}"  # type: ignore[union-attr]
+        evidence = client.read_flow_run_input(shown.id, f"{base}-description")
+        refused = client.resume_flow_run(shown.id, run_input={"answer": "perhaps", "who": "Ada"})
+        assert "REJECT" in str(refused.status)
+        os.killpg(second.pid, signal.SIGSTOP)  # it doesn't see the answer any more
+        client.resume_flow_run(shown.id, run_input={"answer": "approve", "who": "Ada", "note": "good"})
+    assert case.decisions == [], "killed before it knew"
+    with running(case) as third:
+        assert third.wait(240) == 0, said_by(case)
     for part in ("would replace", "accuracy", "length ratio", "Pair audit", "Example 1"):
         assert part in evidence
     assert case.decisions == [{"verdict": "promote", "decided_by": "Ada", "reason": "good"}]
-    assert len(approvals.forms(case.store, case.key)) == 2
+    assert len(approvals.forms(case.store, case.key)) == 2, "nobody was asked a third time"
 
 
 def test_the_command_line_answers_a_run_that_waits_in_the_ui(case: Case, prefect_server: str) -> None:
-    with running(case) as waiting:
+    with running(case, RLRF, "run", case.path) as waiting:
         shown = paused(case, 1)
         said = builders.rlrf("reject", case.home, "--reason", "too terse", "--by", "Bob")
         assert said.code == 0, said.err
-        assert waiting.wait(240) == 0, (case.home.parent / "run.log").read_text()
+        assert waiting.wait(240) == 0, said_by(case)
     assert case.decisions == [{"verdict": "keep", "decided_by": "Bob", "reason": "too terse"}]
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(shown.id).state_name == "Completed"
-
-
-def test_an_answer_given_to_a_run_that_was_killed_is_not_forgotten(case: Case, prefect_server: str) -> None:
-    with running(case) as first:
-        shown = paused(case, 1)
-        os.killpg(first.pid, signal.SIGSTOP)  # it doesn't see the answer any more
-        with get_client(sync_client=True) as client:
-            client.resume_flow_run(shown.id, run_input={"answer": "approve", "who": "Ada"})
-        os.killpg(first.pid, signal.SIGKILL)
-    with running(case) as second:
-        assert second.wait(240) == 0, (case.home.parent / "run.log").read_text()
-    assert case.decisions == [{"verdict": "promote", "decided_by": "Ada", "reason": "approved without a note"}]
-    assert len(approvals.forms(case.store, case.key)) == 1, "nobody was asked again"
