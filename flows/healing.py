@@ -76,7 +76,9 @@ def install(client: SyncPrefectClient, wanted: AutomationCore) -> str:
         client.create_automation(wanted)
         return f"{wanted.name}: created"
     # Whether it is on is for people to say; they may have switched it off.
-    client.update_automation(there[0].id, wanted.model_copy(update={"enabled": there[0].enabled}))
+    values = wanted.model_dump(mode="json", exclude={"owner_resource"}) | {"enabled": there[0].enabled}
+    # Read back, because Prefect's client leaves out of an update what was left to its default, the types of actions too.
+    client.update_automation(there[0].id, AutomationCore.model_validate(values))
     return f"{wanted.name}: " + ("up to date" if there[0].enabled else "up to date, but switched off")
 
 
