@@ -7,15 +7,16 @@ from prefect.runtime import flow_run
 
 
 def wheel_name() -> str:
-    """`support`, or `support as of 2026-03-01` where a run has a logical date: of the parameters of the flow run under way."""
+    """Of the parameters of the flow run under way."""
     given: dict[str, Any] = flow_run.parameters
-    config, as_of = given["config"], given.get("as_of")
-    name = config["name"] if isinstance(config, dict) else config.name
-    return f"{name} as of {_said(as_of)}" if as_of is not None else str(name)
+    config = given["config"]
+    return named(config["name"] if isinstance(config, dict) else config.name, given.get("as_of"))
 
 
-def _said(when: Any) -> str:
-    """A date, with the time where that isn't midnight."""
-    if not isinstance(when, datetime):
-        return str(when)
-    return f"{when:%Y-%m-%d}" if (when.hour, when.minute, when.second) == (0, 0, 0) else f"{when:%Y-%m-%d %H:%M}"
+def named(configuration: str, as_of: datetime | str | None) -> str:
+    """`support`, or `support as of 2026-03-01` where a run has a logical date (with the time where that isn't midnight)."""
+    if as_of is None:
+        return configuration
+    when = datetime.fromisoformat(as_of) if isinstance(as_of, str) else as_of
+    midnight = (when.hour, when.minute, when.second) == (0, 0, 0)
+    return f"{configuration} as of {when:{'%Y-%m-%d' if midnight else '%Y-%m-%d %H:%M'}}"

@@ -1,8 +1,7 @@
 """The tables of the store, as migrations applied in order.
 
-Row tables (prompts, responses, judgements, ratings, failures, members) exist twice: in the schema `main` for what the
-policy learns from, and in `held_out` for what only evaluation may touch. A connection sees one of the two, so no query
-of a learning stage can reach a held-out row by forgetting a WHERE.
+Row tables (prompts, responses, judgements, ratings, failures, members) exist twice: in the schema `main` for what policies
+learn from, in `held_out` for what only evaluation may touch. A connection sees one of the two: no WHERE can be forgotten.
 """
 
 from __future__ import annotations
