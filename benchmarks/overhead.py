@@ -43,6 +43,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
         self._kinds, self._since, self._thread = ["the rest"], time.perf_counter(), threading.get_ident()
 
     @contextmanager
@@ -89,7 +90,8 @@ def inside(config: Path, changes: list[str], to: Path, started: float) -> None:
     run_flywheel(config, Console(), changes)
     with clock.on("the rest"):
         clock.seconds["the rest"] += began
-    to.write_text(json.dumps(clock.seconds), encoding="utf-8")
+    calls = {f"calls: {name}": n for name, n in clock.calls.items()}
+    to.write_text(json.dumps(dict(clock.seconds) | calls), encoding="utf-8")
 
 
 def _put_on_the_clock(clock: Clock) -> None:
@@ -127,10 +129,21 @@ def _put_on_the_clock(clock: Clock) -> None:
 
     @contextmanager
     def connect(store: Store) -> Iterator[Any]:
+        before, name = clock.seconds["store"], _caller()
         with clock.on("store"), plain(store) as connection:
             yield connection
+        clock.seconds[f"store: {name}"] += clock.seconds["store"] - before
+        clock.calls[name] += 1
 
     Store.connect = connect  # type: ignore[method-assign]
+
+
+def _caller() -> str:
+    """The function outside of the store's own module that opens a connection."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals["__name__"] in {"contextlib", "storage.store"}:
+        frame = frame.f_back
+    return f"{frame.f_globals['__name__']}.{frame.f_code.co_name}"
 
 
 def one_run(config: str, folder: Path, changes: list[str], api: str | None) -> dict[str, float]:
@@ -155,10 +168,11 @@ def one_run(config: str, folder: Path, changes: list[str], api: str | None) -> d
     wall = time.perf_counter() - began
     if done.returncode:
         sys.exit(f"a run ended with {done.returncode}; see {log}")
-    seconds = {kind: float(json.loads(to.read_text()).get(kind, 0.0)) for kind in KINDS}
+    found: dict[str, float] = json.loads(to.read_text())
+    seconds = {kind: found.get(kind, 0.0) for kind in KINDS}
     seconds["prefect"] += wall - sum(seconds.values())  # the end of the process, at which Prefect sends what is left
     shutil.rmtree(folder / "home")
-    return seconds | {"wall": wall}
+    return found | seconds | {"wall": wall}
 
 
 @contextmanager
@@ -206,6 +220,10 @@ def show(results: list[dict[str, float]]) -> None:
         shares.append((one["prefect"] + one["store"]) / one["wall"])
         cells = "".join(f"{one[kind]:>10.1f}" for kind in KINDS)
         print(f"{number:<8}{one['wall']:>8.1f}{cells}{shares[-1]:>10.1%}{one.get('server', float('nan')):>14.1f}")
+    longest = sorted((name for name in results[-1] if name.startswith("store: ")), key=lambda one: -results[-1][one])
+    for name in longest[:8]:
+        calls = results[-1][name.replace("store: ", "calls: ")]
+        print(f"last run, {name}: {calls:,.0f} times, {results[-1][name]:.1f} s")
     middle = {kind: statistics.median(one[kind] / one["wall"] for one in results) for kind in KINDS}
     print("median share: " + ", ".join(f"{kind} {share:.1%}" for kind, share in middle.items()))
     print(
