@@ -53,6 +53,8 @@ app.command()(down)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout")]
 Yes = Annotated[str, typer.Option(help="Why; kept with the decision")]
+Waiting = Annotated[str, typer.Option(help="Start of the policy's id, where several wait")]
+By = Annotated[str | None, typer.Option(help="Who decides; you, when left out")]
 
 
 @app.command()
@@ -137,12 +139,21 @@ def status(home: StorePath) -> None:
     """Say what the store holds, its latest runs, its champion, and the latest run's results."""
     from flows import tables
     from flows.sizes import home_sizes
-    from storage import audits, reading, sizes
+    from storage import approvals, audits, reading, sizes
 
     store = _store(home)
     out.print(tables.sizes_table(sizes.tables(store), home_sizes(store.path), store.path))
     out.print(tables.runs_table(reading.runs(store)))
     out.print(tables.champion_line(store))
+    for proposal in approvals.proposals(store):
+        from rich.markdown import Markdown
+
+        from flows.summary import waiting_evidence
+
+        out.print(
+            f"Awaits approval until {proposal.until:%Y-%m-%d %H:%M}: `rlrf approve` or `rlrf reject`", markup=False
+        )
+        out.print(Markdown(waiting_evidence(store, proposal), hyperlinks=False))
     latest = reading.latest_run(store)
     if latest:
         out.print(tables.results_table(reading.results(store, latest)))
@@ -202,11 +213,32 @@ def rollback(home: StorePath, reason: Yes) -> None:
 
 
 @app.command()
-def heal() -> None:
-    """Let the Prefect server at PREFECT_API_URL run crashed runs of deployments again; they go on from their rows."""
+def approve(home: StorePath, reason: Yes, policy: Waiting = "", by: By = None) -> None:
+    """Promote the policy that awaits approval; a run that waits goes on, otherwise the same `rlrf run` does."""
+    from flows.approval import answer_by_hand
+
+    out.print(answer_by_hand(_store(home), policy, reason, by, approve=True), markup=False, soft_wrap=True)
+
+
+@app.command()
+def reject(home: StorePath, reason: Yes, policy: Waiting = "", by: By = None) -> None:
+    """Keep the policy out that awaits approval; a run that waits goes on, otherwise the same `rlrf run` does."""
+    from flows.approval import answer_by_hand
+
+    out.print(answer_by_hand(_store(home), policy, reason, by, approve=False), markup=False, soft_wrap=True)
+
+
+@app.command()
+def heal(
+    notify: Annotated[
+        str | None, typer.Option(metavar="TYPE/NAME", help="Who is told: a notification or webhook block of the server")
+    ] = None,
+) -> None:
+    """Let the Prefect server at PREFECT_API_URL run crashed runs of deployments again, and tell what people should know."""
+    from flows.alerts import install_alerts
     from flows.healing import install_healing
 
-    for line in install_healing():
+    for line in (*install_healing(), *install_alerts(notify)):
         out.print(line, markup=False, soft_wrap=True)
 
 

@@ -5,24 +5,29 @@ from uuid import uuid4
 
 from prefect import flow
 
+from flows.approval import await_approval
 from flows.dates import due, settled
 from flows.iteration import iteration
+from flows.naming import wheel_name
 from flows.preflight import check_corpus, check_secrets, preflight
 from flows.scheduled import scheduled_for
+from flows.summary import summarise
+from rlrf import judging
 from rlrf.backends.opening import stop_engine
 from rlrf.config import RunConfig
 from rlrf.errors import ReachedError, StoppedError
-from rlrf.handles import Corpus, Outcome, Policy, Run
+from rlrf.handles import Corpus, Decision, Outcome, Policy, Run
 from storage.store import open_store
 from tasks.decide import decide
 from tasks.evaluate import evaluate
 from tasks.first_policy import first_policy
 from tasks.ingest import ingest
+from tasks.outbox import outbox
 from tasks.record import begin_run, finish_interval, finish_run, record, start_champion
 from tasks.train_policy import train_control
 
 
-@flow(name="flywheel", flow_run_name="{config.name}", persist_result=False, result_serializer="json")
+@flow(name="flywheel", flow_run_name=wheel_name, persist_result=False, result_serializer="json")
 def flywheel(
     config: RunConfig, as_of: datetime | None = None, run_id: str | None = None, stop_after: str | None = None
 ) -> str:
@@ -55,6 +60,7 @@ def flywheel(
         raise
     finally:
         stop_engine(lambda text: None)
+        outbox.flush()
     finish_interval(run)
     finish_run(run, "completed")
     return run.run_id
@@ -75,14 +81,15 @@ def turn(run: Run, corpus: Corpus, base: Policy) -> None:
     run = run.model_copy(update={"first": base})
     exam = run.judged_by(base)  # the same judge for every policy, also where each iteration has its own
     best = first = evaluate(exam, corpus, base)
-    record(exam, "base", Outcome.of(0, None, first, [first]))
+    tell(exam, "base", Outcome.of(0, None, first, [first]))
     start_champion(run, base)
     steps = idle = 0
     for number in range(1, config.iterations + 1):
         policy = base if best is first else best.policy
         outcome = iteration(run, corpus, policy, number)
+        await_approval(run.judged_by(policy), number, outcome, best)
         decision = decide(run, number, outcome.evaluation, best)
-        record(run.judged_by(policy), "policy", outcome, decision)
+        tell(run.judged_by(policy), "policy", outcome, decision)
         steps += outcome.steps
         idle = 0 if decision.verdict == "promote" else idle + 1
         best = outcome.evaluation if decision.verdict == "promote" else best
@@ -96,4 +103,10 @@ def control(run: Run, corpus: Corpus, base: Policy, steps: int) -> None:
     """The same number of steps at the same rate on what the base already learned: what the wheel has to beat."""
     trained = train_control(run, base, steps)
     evaluation = evaluate(run, corpus, trained.policy)
-    record(run, "control", Outcome.of(run.config.iterations, base, evaluation, [trained, evaluation]))
+    tell(run, "control", Outcome.of(run.config.iterations, base, evaluation, [trained, evaluation]))
+
+
+def tell(run: Run, arm: str, outcome: Outcome, decision: Decision | None = None) -> None:
+    """Record one iteration of one arm, and show it in Prefect's UI."""
+    record(run, arm, outcome, decision)
+    summarise(run, outcome, judging.key_of(run.config.judge).key)

@@ -4,6 +4,8 @@ Only runs of a deployment can be run again by a server. What a killed run did is
 from there.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -29,7 +31,7 @@ PAUSE = timedelta(seconds=30)
 """How long a crashed run is left alone: Prefect's worker reports a crash twice, a few seconds apart, and the second report
 would be taken for a crash of the next attempt."""
 
-_RUN = "prefect.resource.id"
+RUN = "prefect.resource.id"
 
 
 def install_healing(silence: timedelta | None = None, pause: timedelta = PAUSE) -> list[str]:
@@ -39,16 +41,27 @@ def install_healing(silence: timedelta | None = None, pause: timedelta = PAUSE) 
     workers; three times this process's when left out. `pause`: between a crash and the next attempt, at least 10 s.
     Raises BackendError where no server is configured or none answers.
     """
+    with configured_server() as client:
+        return [install(client, wanted) for wanted in (_noticing(silence or usual_silence()), _running_again(pause))]
+
+
+def usual_silence() -> timedelta:
+    """How long a run may send no heartbeat, by this process's settings."""
+    return timedelta(seconds=MISSED * (get_current_settings().flows.heartbeat_frequency or 180))
+
+
+@contextmanager
+def configured_server() -> Iterator[SyncPrefectClient]:
+    """A client of the server that PREFECT_API_URL names. Raises BackendError where none is named or none answers."""
     settings = get_current_settings()
     if settings.api.url is None:
         raise BackendError(
             "PREFECT_API_URL isn't set: a temporary server ends with its run and can't run it again; start one "
             "(`prefect server start`) and set PREFECT_API_URL to its address"
         )
-    silence = silence or timedelta(seconds=MISSED * (settings.flows.heartbeat_frequency or 180))
     try:
         with get_client(sync_client=True) as client:
-            return [_install(client, wanted) for wanted in (_noticing(silence), _running_again(pause))]
+            yield client
     except httpx.HTTPError as error:
         place = urlsplit(settings.api.url).hostname
         raise BackendError(
@@ -56,13 +69,16 @@ def install_healing(silence: timedelta | None = None, pause: timedelta = PAUSE) 
         ) from error
 
 
-def _install(client: SyncPrefectClient, wanted: AutomationCore) -> str:
+def install(client: SyncPrefectClient, wanted: AutomationCore) -> str:
+    """Create an automation, or bring the one of its name up to date; returns a line on it."""
     there = client.read_automations_by_name(wanted.name)
     if not there:
         client.create_automation(wanted)
         return f"{wanted.name}: created"
     # Whether it is on is for people to say; they may have switched it off.
-    client.update_automation(there[0].id, wanted.model_copy(update={"enabled": there[0].enabled}))
+    values = wanted.model_dump(mode="json", exclude={"owner_resource"}) | {"enabled": there[0].enabled}
+    # Read back, because Prefect's client leaves out of an update what was left to its default, the types of actions too.
+    client.update_automation(there[0].id, AutomationCore.model_validate(values))
     return f"{wanted.name}: " + ("up to date" if there[0].enabled else "up to date, but switched off")
 
 
@@ -70,10 +86,10 @@ def _running_again(pause: timedelta) -> AutomationCore:
     """A run of a deployment that stays crashed waits for a worker again, as long as it has had few attempts."""
     trigger = EventTrigger(
         after={"prefect.flow-run.Crashed"},
-        expect=_states("Scheduled", "AwaitingRetry", "Pending", "Running", "Completed", "Failed", "Cancelled"),
-        match={_RUN: "prefect.flow-run.*", "prefect.run-count": [str(count) for count in range(1, ATTEMPTS + 1)]},
-        match_related=[_flows("flywheel"), {"prefect.resource.role": "deployment"}],
-        for_each={_RUN},
+        expect=states("Scheduled", "AwaitingRetry", "Pending", "Running", "Completed", "Failed", "Cancelled"),
+        match={RUN: "prefect.flow-run.*", "prefect.run-count": [str(count) for count in range(1, ATTEMPTS + 1)]},
+        match_related=[flows("flywheel"), {"prefect.resource.role": "deployment"}],
+        for_each={RUN},
         posture=Posture.Proactive,
         within=pause,
     )
@@ -86,24 +102,30 @@ def _running_again(pause: timedelta) -> AutomationCore:
 
 def _noticing(silence: timedelta) -> AutomationCore:
     """A run whose process and worker are gone stays Running in Prefect until someone notices."""
-    trigger = EventTrigger(
-        after={"prefect.flow-run.heartbeat"},
-        expect=_states("heartbeat", "Completed", "Failed", "Crashed", "Cancelled"),
-        match={_RUN: "prefect.flow-run.*"},
-        match_related=_flows("flywheel", "iteration", "pairs"),
-        for_each={_RUN},
-        posture=Posture.Proactive,
-        within=silence,
-    )
     message = f"no heartbeat for {silence.total_seconds():.0f} s"
     action = ChangeFlowRunState(state=StateType.CRASHED, message=message)
     said = "A run that sends no heartbeats has crashed. Workers' PREFECT_FLOWS_HEARTBEAT_FREQUENCY has to be shorter."
-    return AutomationCore(name=NOTICE, description=said, trigger=trigger, actions=[action])
+    return AutomationCore(name=NOTICE, description=said, trigger=silent(silence), actions=[action])
 
 
-def _states(*names: str) -> set[str]:
+def silent(silence: timedelta) -> EventTrigger:
+    """A run has sent no heartbeat for so long, and hasn't ended."""
+    return EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect=states("heartbeat", "Completed", "Failed", "Crashed", "Cancelled"),
+        match={RUN: "prefect.flow-run.*"},
+        match_related=flows("flywheel", "iteration", "pairs"),
+        for_each={RUN},
+        posture=Posture.Proactive,
+        within=silence,
+    )
+
+
+def states(*names: str) -> set[str]:
+    """Events of flow runs that come into these states."""
     return {f"prefect.flow-run.{name}" for name in names}
 
 
-def _flows(*names: str) -> dict[str, str | list[str]]:
+def flows(*names: str) -> dict[str, str | list[str]]:
+    """Events related to flows of these names."""
     return {"prefect.resource.role": "flow", "prefect.resource.name": list(names)}

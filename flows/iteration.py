@@ -16,7 +16,7 @@ from tasks.train_policy import train_policy
 
 @flow(
     name="iteration",
-    flow_run_name="iteration-{number}",
+    flow_run_name="{run.config.name}, iteration {number}",
     validate_parameters=False,
     persist_result=False,
     result_serializer="json",

@@ -24,6 +24,7 @@ from tasks.explore import explore
 from tasks.first_policy import first_policy
 from tasks.ingest import ingest
 from tasks.judge import judge
+from tasks.outbox import outbox
 from tasks.record import begin_run, finish_run
 from tasks.sample_prompts import sample_prompts
 from tasks.select_pairs import select_pairs
@@ -51,6 +52,7 @@ def pair_up(config: RunConfig, rules: list[Rule], run_id: str | None = None) -> 
         raise
     finally:
         stop_engine(lambda text: None)
+        outbox.flush()
     finish_run(run, "completed")
     return run, feedback, made
 

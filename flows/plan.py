@@ -17,7 +17,7 @@ from rlrf.identities import configured_policy
 from rlrf.past import Maker, Past
 from rlrf.stages import Key
 from rlrf.tracing import Tracer
-from storage import corpora, ledger, planning, refining, reuse, rows
+from storage import approvals, corpora, ledger, planning, refining, reuse, rows
 from storage.auditing import check_digest
 from storage.planning import There
 from storage.store import Store, open_store
@@ -255,6 +255,8 @@ class Planner:
         started = step.key.key in self.past.keys
         state = PARTLY if started or step.kept else STALE if old else FRESH
         why = "; ".join(map(explaining.said, explaining.roots(changes)[:3])) or "never run"
+        if step.stage == "decide" and approvals.awaits(self.store, step.key.key):
+            return replace(step, state=PARTLY, changes=changes, why="awaits approval: rlrf approve, or rlrf reject")
         return replace(step, state=state, changes=changes, why="started, not finished" if started else why)
 
     def unknown(self, step: Step) -> Step:

@@ -153,6 +153,10 @@ class Gate(Section):
     )
     max_length_ratio: float = Field(1.5, gt=0, description="Mean answer length against the champion's at most")
     patience: int = Field(1, ge=1, description="Iterations in a row without a promotion after which the wheel stops")
+    approval: Annotated[Annotated[float, Field(gt=0, le=8760)] | None, Off] = Field(
+        None,
+        description='Hours that a promotion waits for a person\'s approval; then the policy is kept out. "off": none is asked',
+    )
 
 
 class Limits(Section):

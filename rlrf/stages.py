@@ -248,9 +248,10 @@ def evaluate_key(config: RunConfig, policy: Policy, held_out: Handle, judge: Key
 
 
 def decide_key(config: RunConfig, new: Evaluation, old: Evaluation) -> Key:
-    """Both evaluations and the gate's rules."""
-    rules = config.gate.model_dump(mode="json", exclude={"patience"})
-    return make_key("decide", new=new.key, old=old.key, **rules)
+    """Both evaluations and the gate's rules; also that a person is asked, where that is so, but not how long."""
+    rules = config.gate.model_dump(mode="json", exclude={"patience", "approval"})
+    asked = {"approval": True} if config.gate.approval is not None else {}
+    return make_key("decide", new=new.key, old=old.key, **rules, **asked)
 
 
 def _sampling(sampled: Sampled) -> dict[str, Any]:

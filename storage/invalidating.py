@@ -239,7 +239,9 @@ def _sets(eraser: _Eraser, store: Store) -> Gone:
 
 
 def _decision(eraser: _Eraser, store: Store) -> Gone:
-    """The decision stays as history; the stage decides again."""
+    """The decision stays as history; the stage decides again, and asks again where people are asked."""
+    for table in ("approvals", "proposal_forms", "proposals"):
+        eraser.delete(table, "stage_key = $key")
     eraser.delete("receipts", "stage_key = $key")
     eraser.add("decisions", eraser.run("UPDATE decisions SET stage_key = NULL WHERE stage_key = $key"))
     return eraser.gone()

@@ -17,6 +17,11 @@ def start_run(store: Store, run_id: str, name: str, config: str) -> None:
         insert(connection, "run_processes", [{"run_id": run_id, "process": me.mark}])
 
 
+def config_of(store: Store, run_id: str) -> str:
+    """The resolved configuration of a run, as JSON."""
+    return str(store.value("SELECT config FROM runs WHERE run_id = ?", [run_id]))
+
+
 def is_run(store: Store, run_id: str) -> bool:
     """Whether a run of this id is recorded."""
     return bool(store.value("SELECT count(*) FROM runs WHERE run_id = ?", [run_id]))

@@ -1,14 +1,14 @@
 """The tables of the store, as migrations applied in order.
 
-Row tables (prompts, responses, judgements, ratings, failures, members) exist twice: in the schema `main` for what the
-policy learns from, and in `held_out` for what only evaluation may touch. A connection sees one of the two, so no query
-of a learning stage can reach a held-out row by forgetting a WHERE.
+Row tables (prompts, responses, judgements, ratings, failures, members) exist twice: in the schema `main` for what policies
+learn from, in `held_out` for what only evaluation may touch. A connection sees one of the two: no WHERE can be forgotten.
 """
 
 from __future__ import annotations
 
 import re
 
+from storage.approval_tables import APPROVALS
 from storage.disagreement_views import DISAGREEMENTS
 from storage.health_views import HEALTH_VIEWS
 from storage.reflection_views import REFLECTION
@@ -306,7 +306,7 @@ MIGRATIONS: tuple[str, ...] = (
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
     CLAIMS + STARTS,
-    INTERVALS + DISAGREEMENTS,
+    INTERVALS + DISAGREEMENTS + APPROVALS,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

@@ -10,7 +10,11 @@ from rlrf.stage_keys import audit_pairs_key
 from storage import audits
 from storage.auditing import audit, check_digest
 from storage.store import open_store
+from tasks.signals import JUDGE_HEALTH, signal
 from tasks.stage import Stage, stage
+
+_OF_THE_JUDGE = ("ties", "label_noise")
+"""Measures that say how far the judge can be trusted; -1 stands for one that could not be taken."""
 
 
 def _key(run: Run, corpus: Corpus, pairs: Handle, judged: tuple[Handle, ...]) -> stages.Key:
@@ -31,9 +35,12 @@ def audit_pairs(stage: Stage, run: Run, corpus: Corpus, pairs: Handle, judged: t
         settings=stage.config.audit,
         seed=stage.config.seed,
     )
-    for line in auditing.lines(measures):
-        stage.progress.say(line)
+    stage.progress.say("\n".join(auditing.lines(measures)))
     over = [one.name for one in measures if not one.passed]
+    for one in measures:
+        if one.name in _OF_THE_JUDGE and not one.passed:
+            found, limit = (-1.0 if number is None else number for number in (one.value, one.bound))
+            signal(JUDGE_HEALTH, stage.config, measure=one.name, value=found, limit=limit)
     if over:
         rows = {name: audits.offending_rows(stage.store, stage.key, name) for name in over}
         raise StoppedError(auditing.stop_message(measures, rows))

@@ -45,7 +45,7 @@ def bootstrap(stage: Stage, run: Run) -> Policy:
     return policy
 
 
-@task(name="load_policy", cache_policy=NO_CACHE, persist_result=False)
+@task(name="load_policy", task_run_name="load_policy", cache_policy=NO_CACHE, persist_result=False)
 def load_policy(run: Run) -> Policy:
     """Find the configured model and take the digest of its weights."""
     policy = configured_policy(run.config)

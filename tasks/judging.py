@@ -15,6 +15,7 @@ from storage.store import Store
 from tasks.claiming import share
 from tasks.engines import open_engine, read_secret
 from tasks.progress import StageProgress, stage_progress
+from tasks.signals import JUDGE_HEALTH, signal
 from tasks.stage import Stage
 
 MERGED_TOGETHER = 4096
@@ -60,6 +61,7 @@ class _Limit:
         unread = sum(n for reason, n in reasons.items() if reason != "truncated")
         if unread > self.share * self.total:
             said = ", ".join(f"{n:,} {reason}" for reason, n in list(reasons.items())[:5])
+            signal(JUDGE_HEALTH, self.stage.config, measure="unrated", value=unread / self.total, limit=self.share)
             raise StoppedError(
                 f"{self.stage.name}: {unread:,} of {self.total:,} responses could not be rated, limits.unrated is "
                 f"{self.share:.0%}: {said}. See `SELECT reason, raw_reply FROM judgements`; mend the judge or the "

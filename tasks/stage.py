@@ -25,9 +25,11 @@ from rlrf.stages import Key
 from storage import ledger
 from storage.claims import Claimant
 from storage.store import Store, open_store
+from tasks.artifacts import publish_stage
 from tasks.claiming import turn
 from tasks.progress import StageProgress, stage_progress
 from tasks.publishing import publish_when_due
+from tasks.titles import title
 
 
 class Summarised(Protocol):
@@ -90,8 +92,12 @@ class StageTask(Generic[P, R]):
         def in_prefect(*args: P.args, **kwargs: P.kwargs) -> State[R]:
             return run(*args, **kwargs).state()
 
+        def run_name(parameters: dict[str, Any]) -> str:  # Prefect looks at the parameter's name
+            return title(name, parameters)
+
+        called: Any = run_name
         self.name = name
-        self.task = Task(in_prefect, name=name, cache_policy=NO_CACHE, persist_result=False)
+        self.task = Task(in_prefect, name=name, task_run_name=called, cache_policy=NO_CACHE, persist_result=False)
         self.run = run
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -119,9 +125,11 @@ def stage(
         @functools.wraps(body)
         def work(*args: P.args, **kwargs: P.kwargs) -> Ended[R]:
             bound = signature.bind(*args, **kwargs)
-            ended = _run_stage(name, key_of(**bound.arguments), found, body, bound)
+            key = key_of(**bound.arguments)
+            ended = _run_stage(name, key, found, body, bound)
             if not ended.cached:
                 run: Run = bound.arguments["run"]
+                publish_stage(name, key, bound.arguments)
                 publish_when_due(Store(run.config.store_path), StageProgress("snapshot").say)
             return ended
 
@@ -145,7 +153,7 @@ def _run_stage(
             if kept is not None:
                 done, result = kept
                 said = f"{done.rows:,} rows kept, nothing to do"
-                progress.say(said)
+                progress.say(said, logged=False)  # Prefect logs the state's message
                 return Ended(result, True, said, hit)
             result, said = _work(stage, key, body, bound)
         return Ended(result, False, said, hit)
@@ -177,7 +185,7 @@ def _work(stage: Stage, key: Key, body: Callable[..., R], bound: inspect.BoundAr
     ledger.write_receipt(stage.store, receipt, progress.counts(), seconds, stage.run.run_id)
     progress.end()
     said = _line(rows, progress, seconds)
-    progress.say(said)
+    progress.say(said, logged=False)
     return result, said
 
 

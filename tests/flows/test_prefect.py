@@ -30,6 +30,7 @@ from prefect.flows import EntrypointType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import healing
+from flows.alerts import alerts
 from flows.flywheel import flywheel
 from rlrf.config import load_config
 from storage import reading
@@ -247,7 +248,7 @@ class Remembered:
         tasks: dict[str, list[State]] = {}
         for one in sorted(runs, key=lambda one: one.created):
             if one.state is not None:
-                tasks.setdefault(one.name.rsplit("-", 1)[0], []).append(one.state)
+                tasks.setdefault(one.name.split()[0].rstrip(","), []).append(one.state)
         results = [path.read_text() for path in sorted((folder / "storage").rglob("*")) if path.is_file()]
         states.sort(key=lambda one: one.timestamp)
         return cls(states, tasks, children, automations, list(limits), results)
@@ -328,7 +329,7 @@ def test_prefect_tells_the_same_story(story: Story) -> None:
     assert said.count("no heartbeat for 10 s") == 1, "worker and process were gone"
     assert story.prefect.states[-1].name == "Failed", "a stop on purpose, which is not run again"
     assert "min_pairs" in said[-1]
-    assert [child.name for child in story.prefect.children] == ["iteration-1"], "which went on, too"
+    assert [child.name for child in story.prefect.children] == ["wheel, iteration 1"], "which went on, too"
     assert "has been scheduled for retry" in story.retried.replace("\n", " ")
 
 
@@ -350,10 +351,12 @@ def test_the_store_tells_of_every_attempt(story: Story) -> None:
 
 def test_healing_is_there_once_however_often_it_is_installed(story: Story) -> None:
     assert story.healed == [f"{name}: created" for name in (healing.NOTICE, healing.RUN_AGAIN)]
+    told = [alert.name for alert in alerts(healing.usual_silence())]
     assert story.healed_again.out.splitlines() == [
-        f"{name}: up to date" for name in (healing.NOTICE, healing.RUN_AGAIN)
+        *(f"{name}: up to date" for name in (healing.NOTICE, healing.RUN_AGAIN)),
+        *(f"{name}: created, told to the event feed" for name in told),
     ]
-    assert sorted(one.name for one in story.prefect.automations) == sorted([healing.NOTICE, healing.RUN_AGAIN])
+    assert sorted(one.name for one in story.prefect.automations) == sorted([healing.NOTICE, healing.RUN_AGAIN, *told])
     silences = [getattr(one.trigger, "within", None) for one in story.prefect.automations]
     assert timedelta(minutes=9) in silences, "three times Prefect's own frequency"
 
