@@ -88,7 +88,7 @@ def _running_again(pause: timedelta) -> AutomationCore:
         after={"prefect.flow-run.Crashed"},
         expect=states("Scheduled", "AwaitingRetry", "Pending", "Running", "Completed", "Failed", "Cancelled"),
         match={RUN: "prefect.flow-run.*", "prefect.run-count": [str(count) for count in range(1, ATTEMPTS + 1)]},
-        match_related=[flows("flywheel"), {"prefect.resource.role": "deployment"}],
+        match_related=[flows("flywheel", "evaluate", "backfill"), {"prefect.resource.role": "deployment"}],
         for_each={RUN},
         posture=Posture.Proactive,
         within=pause,
@@ -96,7 +96,7 @@ def _running_again(pause: timedelta) -> AutomationCore:
     action = ChangeFlowRunState(
         state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed; what it did is in the store"
     )
-    said = f"A crashed flywheel of a deployment goes on from its rows, up to {ATTEMPTS} times."
+    said = f"A crashed flywheel, backfill or exam of a deployment goes on from its rows, up to {ATTEMPTS} times."
     return AutomationCore(name=RUN_AGAIN, description=said, trigger=trigger, actions=[action])
 
 
@@ -114,7 +114,7 @@ def silent(silence: timedelta) -> EventTrigger:
         after={"prefect.flow-run.heartbeat"},
         expect=states("heartbeat", "Completed", "Failed", "Crashed", "Cancelled"),
         match={RUN: "prefect.flow-run.*"},
-        match_related=flows("flywheel", "iteration", "pairs"),
+        match_related=flows("flywheel", "iteration", "pairs", "evaluate", "backfill"),
         for_each={RUN},
         posture=Posture.Proactive,
         within=silence,

@@ -24,6 +24,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 
+from flows.alerts import install_alerts
 from flows.healing import install_healing
 from rlrf.errors import BackendError
 
@@ -101,7 +102,7 @@ def up(place: Place, say: Say) -> None:
         with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         say(f"deployments  {_deploy(place)}")
-        for line in install_healing(SILENCE, PAUSE):
+        for line in (*install_healing(SILENCE, PAUSE), *install_alerts(silence=SILENCE)):
             say(f"automation   {line}")
     say(f"worker       {_start_worker(place)}")
 
