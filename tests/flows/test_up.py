@@ -138,9 +138,12 @@ def submit_and_watch(here: Here, page: Any) -> None:
     page.goto(f"{address}/runs/flow-run/{run['id']}")
     page.get_by_text("Completed", exact=True).first.wait_for(timeout=240_000)
     here.facts["run"] = page.inner_text("body")
-    page.goto(f"{address}/runs/flow-run/{run['id']}?tab=Artifacts")
-    page.wait_for_timeout(2000)
+    page.get_by_text("Artifacts", exact=True).last.click()
+    page.get_by_text("iteration-summary", exact=True).first.wait_for(timeout=60_000)
     here.facts["artifacts"] = page.inner_text("body")
+    page.get_by_text("iteration-summary", exact=True).first.click()
+    page.get_by_text("Pair audit").first.wait_for(timeout=60_000)
+    here.facts["summary"] = page.inner_text("body")
 
 
 def kill_and_wait(here: Here, model: Path) -> None:
@@ -230,7 +233,8 @@ def test_a_run_that_was_started_from_the_form_is_completed_and_in_the_store(here
 
 
 def test_its_artifacts_are_on_the_page(here: Here) -> None:
-    assert "explore" in here.facts["artifacts"]
+    assert "wheel after iteration 1" in here.facts["artifacts"]
+    assert "accuracy" in here.facts["summary"].lower()
     assert here.facts["errors"] == []
 
 

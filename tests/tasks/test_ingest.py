@@ -314,3 +314,14 @@ def test_a_hook_that_is_not_there_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "logs" / "a.jsonl", request("fine", 0.2))
     with pytest.raises(ConfigError, match=r"prompts\.redact = 'tests\.tasks:nothing'"):
         night(config_of(tmp_path, redact="tests.tasks:nothing"), 1)
+
+
+def test_the_example_with_a_real_library_takes_personal_data_out() -> None:
+    pytest.importorskip(
+        "presidio_analyzer", reason="presidio is not installed: pip install presidio-analyzer presidio-anonymizer"
+    )
+    from rlrf.redacting import Redactor
+
+    hook = Redactor(str(Path(__file__).parents[2] / "docs" / "examples" / "redact.py") + ":redact")
+    said = hook.text("Write to ada@example.org, card 4111 1111 1111 1111. What is 3 + 4?", "here")
+    assert said == "Write to <EMAIL_ADDRESS>, card <CREDIT_CARD>. What is 3 + 4?"
