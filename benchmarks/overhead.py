@@ -46,10 +46,15 @@ class Clock:
         self.calls: Counter[str] = Counter()
         self._kinds, self._since, self._thread = ["the rest"], time.perf_counter(), threading.get_ident()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this thread is the one that is timed."""
+        return threading.get_ident() == self._thread
+
     @contextmanager
     def on(self, kind: str) -> Iterator[None]:
         """What happens within is of this kind; other threads aren't counted."""
-        if threading.get_ident() != self._thread:
+        if not self.is_ours:
             yield
             return
         self._turn()
@@ -132,8 +137,9 @@ def _put_on_the_clock(clock: Clock) -> None:
         before, name = clock.seconds["store"], _caller()
         with clock.on("store"), plain(store) as connection:
             yield connection
-        clock.seconds[f"store: {name}"] += clock.seconds["store"] - before
-        clock.calls[name] += 1
+        if clock.is_ours:
+            clock.seconds[f"store: {name}"] += clock.seconds["store"] - before
+            clock.calls[name] += 1
 
     Store.connect = connect  # type: ignore[method-assign]
 
