@@ -4,8 +4,8 @@
     [prompts]
     redact = "docs/examples/redact.py:redact"
 
-Its pattern recognisers know e-mail addresses, phone numbers, card and bank numbers, and addresses of machines by their form and check
-digits. Names and places need a language model on top: see presidio's documentation.
+Its pattern recognisers know e-mail addresses, phone numbers, card and bank numbers, and addresses of machines by their form and
+check digits. Names and places need a language model on top: see presidio's documentation.
 """
 
 from presidio_analyzer import RecognizerResult

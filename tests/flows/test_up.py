@@ -157,6 +157,7 @@ def kill_and_wait(here: Here, model: Path) -> None:
     kept = store.value("SELECT count(*) FROM responses")
     wait_for("more responses", lambda: store.value("SELECT count(*) FROM responses") > kept)
     here.facts["back at work"] = time.monotonic() - began
+    print(f"back at work after {here.facts['back at work']:.1f} s")
     states = here.api("GET", f"/flow_run_states/?flow_run_id={made['id']}").json()
     here.facts["states"] = [
         (one["name"], one["message"] or "") for one in sorted(states, key=lambda one: one["timestamp"])
