@@ -12,21 +12,29 @@ export PREFECT_HOME ?= $(CURDIR)/runs/prefect
 # One thread: the shipped model is so small that a second one only gets in the way of a neighbour.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test up down engine check lint clean
+.PHONY: demo test browser up down engine check lint clean
 demo: $(VENV)/.installed $(if $(filter vllm,$(ENGINE)),engine)
 	mkdir -p "$(PREFECT_HOME)"
 	$(BIN)/rlrf run deployments/$(DEMO).toml $(CHANGES)
 
-# Without an engine the tests of vLLM are skipped, each with the reason.
-test: $(VENV)/.installed
+# Without an engine the tests of vLLM are skipped, without a Chromium those of pages, each with the reason.
+test: $(VENV)/.installed browser
 	-$(BIN)/rlrf engine install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 up: $(VENV)/.installed
+	mkdir -p "$(PREFECT_HOME)"
 	$(BIN)/rlrf up
 
 down: $(VENV)/.installed
 	$(BIN)/rlrf down
+
+# As root on a machine with apt it is installed; anybody else is told how.
+browser:
+	@command -v chromium chromium-browser google-chrome > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+		&& { apt-get install -y -qq --no-install-recommends chromium > /dev/null 2>&1 \
+			|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } > /dev/null 2>&1; }; } \
+		|| echo "No Chromium: tests of pages are skipped; install one (apt install chromium)"
 
 engine: $(VENV)/.installed
 	$(BIN)/rlrf engine install
