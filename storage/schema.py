@@ -11,6 +11,7 @@ import re
 
 from storage.health_views import HEALTH_VIEWS
 from storage.reflection_views import REFLECTION
+from storage.report_views import REPORT
 
 IDENTITY: dict[str, dict[str, str]] = {
     "prompts": {"prompt_id": "UUID"},
@@ -293,6 +294,7 @@ MIGRATIONS: tuple[str, ...] = (
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
     CLAIMS + STARTS,
+    REPORT,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 
