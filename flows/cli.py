@@ -15,6 +15,7 @@ from flows.arguments import Changes, ConfigPath, StorePath
 from flows.engine_cli import doctor, engine_app
 from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
+from flows.report_cli import report
 from flows.rerun_cli import From, Iterations, Only, gc, invalidate, rerun_options
 from flows.store_cli import restore, snapshot
 from rlrf.errors import RlrfError, StoppedError
@@ -40,6 +41,7 @@ app.add_typer(judge_app, name="judge")
 app.command()(doctor)
 app.command()(invalidate)
 app.command()(gc)
+app.command()(report)
 app.command()(snapshot)
 app.command()(restore)
 

@@ -40,8 +40,10 @@ def decisions(store: Store) -> Rows:
 
 
 def funnel(store: Store, run_id: str) -> Rows:
-    """`report_funnel` of a run, by iteration, each with its `losses`: step, reason, rows."""
-    rows = store.query("FROM report_funnel WHERE run_id = ? ORDER BY iteration", [run_id])
+    """`report_funnel` of a run, by iteration, each with its `pair_set` and `losses`: step, reason, rows."""
+    sql = """SELECT f.*, i.pair_set FROM report_funnel f JOIN report_iterations i USING (run_id, iteration)
+             WHERE run_id = ? ORDER BY iteration"""
+    rows = store.query(sql, [run_id])
     sql = "SELECT iteration, step, reason, rows FROM report_losses WHERE run_id = ? ORDER BY step, rows DESC, reason"
     losses = store.query(sql, [run_id])
     return [row | {"losses": [one for one in losses if one["iteration"] == row["iteration"]]} for row in rows]
