@@ -20,7 +20,7 @@ MOST_SERIES = 6
 _INK, _GRID, _PAPER = "#010101", "#020202", "#030303"
 _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's colours, which the colour-blind tell apart; each series has a marker or a hatch of its own too."""
-_MARKERS, _HATCHES = "osD^vP", ("", "///", "...", "xxx", "\\\\\\", "++")
+_MARKERS, _HATCHES = "osD^vP", ("", "///", "\\\\\\", "xx", "||", "--")
 _COLOURS = {_INK: "--ink", _GRID: "--line", _PAPER: "--paper"} | {
     colour: f"--series-{number}" for number, colour in enumerate(_SERIES, 1)
 }
@@ -49,6 +49,9 @@ class Figures:
                 places = [place + 0.06 * (number - (len(series) - 1) / 2) for place in points]
                 values, errors = _errors(list(points.values()))
                 axes.errorbar(places, values, yerr=errors, label=_short(name), capsize=3, **_look(number))
+                for place, value in zip(places, values, strict=True) if len(points) <= 8 else ():
+                    axes.annotate(f"{value:.4g}", (place, value), (7, 5), textcoords="offset points", color=_INK)
+            axes.margins(x=0.12, y=0.1)
             axes.set_xticks(sorted({place for points in series.values() for place in points}))
             axes.set_xlabel(x)
             axes.set_ylabel(y)
@@ -145,13 +148,13 @@ class Figures:
         svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
         svg = re.sub(r"\b(id=\"|href=\"#|url\(#)", lambda found: found[0] + prefix, svg)
         svg = re.sub(r'style="([^"]*)"', lambda found: f'class="{self._class_of(found[1])}"', svg)
+        svg = re.sub(r'(fill|stroke)="(#\w{6})"', lambda found: f'{found[1]}="{_themed(found[2])}"', svg)  # of hatches
         svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
         svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r'<svg role="group" focusable="false" \1', svg, count=1)
         return re.sub(r"\s*\n\s*", "\n", svg)
 
     def _class_of(self, rule: str) -> str:
-        for colour, name in _COLOURS.items():
-            rule = rule.replace(colour, f"var({name})")
+        rule = _themed(rule)
         rule = re.sub(r"font: ([\d.]+px)[^;]*", r"font-size: \1", rule)
         rule = re.sub(r"font-family:[^;]*;?", "", rule).strip()
         return self._classes.setdefault(rule, f"m{len(self._classes)}")
@@ -174,6 +177,13 @@ _STYLE = {
     "grid.linewidth": 0.7,
     "hatch.linewidth": 0.6,
 }
+
+
+def _themed(text: str) -> str:
+    """A rule or a colour with the page's variables for the colours that were drawn with."""
+    for colour, name in _COLOURS.items():
+        text = text.replace(colour, f"var({name})")
+    return text
 
 
 def newest(series: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def aspects(figures: Figures, evaluated: Rows, learned: Rows) -> Section:
             )
         )
     series: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for row in learned:
+    for row in sorted(learned, key=lambda row: (row["iteration"], row["refinement"])):
         if row["mean"] is not None:
             half = Z95 * (row["standard_error"] or 0.0)
             point = (row["mean"], row["mean"] - half, row["mean"] + half)
@@ -102,7 +102,7 @@ def aspects(figures: Figures, evaluated: Rows, learned: Rows) -> Section:
         columns = ["of", "aspect", "mean", "standard error", "rated", "unrated"]
         section.figures.append(
             Figure(
-                figures.dots(newest(dict(sorted(series.items()))), "mean level of responses"),
+                figures.dots(newest(series), "mean level of responses"),
                 "Aspects of what was learned from, refinements apart. Intervals take responses as independent, "
                 f"though those to one prompt are alike: read them as too narrow{_left_out(series)}.",
                 "report_responses and ratings",

@@ -53,7 +53,8 @@ def judges(found: Mapping[str, Rows], stages: Rows) -> Section:
     if not found:
         section.text = "No judge has rated anything in this run."
         return section
-    sets = {row["stage_key"]: f"{row['iteration']}: {_NAMES.get(row['stage'], row['stage'])}" for row in stages}
+    made = [row for row in stages if row["stage"] in ("explore", "refine", "compare")]
+    sets = {row["stage_key"]: f"{row['iteration']}: {row['stage']}" for row in made}
     names = {row["judge_key"]: f"{row['type']} {row['rubric'] or ''} {row['judge_key'][:8]}" for row in found["judges"]}
     health = [
         [names[row["judge_key"]], sets[row["set_key"]], row["judged"], percent(row["unrated_share"]), percent(row["tie_share"])]
