@@ -22,7 +22,9 @@ from storage.store import insert, open_store
 
 ASPECTS = ("correctness", "clarity", "completeness", "brevity")
 RUN, JUDGE, POLICY, GEN = (content_id("benchmark", name) for name in ("run", "judge", "policy", "gen"))
-PROMPTS, RESPONSES, REFINEMENTS, PAIRS = (content_id("set", name) for name in ("prompts", "responses", "refined", "pairs"))
+PROMPTS, RESPONSES, REFINEMENTS, PAIRS = (
+    content_id("set", name) for name in ("prompts", "responses", "refined", "pairs")
+)
 CHUNK = 1_000
 
 
@@ -61,7 +63,14 @@ def build(folder: Path, responses: int) -> None:
     run = {"run_id": RUN, "name": "benchmark", "config": "{}", "status": "completed", "host": "here", "pid": 1}
     policy = {"policy_id": POLICY, "name": "policy", "kind": "model"}
     keys = {"explore": RESPONSES, "refine": REFINEMENTS, "select_pairs": PAIRS}
-    iteration = {"run_id": RUN, "iteration": 1, "arm": "policy", "policy_id": POLICY, "evaluation": GEN, "judge_key": JUDGE}
+    iteration = {
+        "run_id": RUN,
+        "iteration": 1,
+        "arm": "policy",
+        "policy_id": POLICY,
+        "evaluation": GEN,
+        "judge_key": JUDGE,
+    }
     iteration |= {"prompts_key": PROMPTS, "responses_key": RESPONSES, "refinements_key": REFINEMENTS, "pair_set": PAIRS}
     iteration |= {"stage_keys": json.dumps(keys), "seconds": 1.0}
     with store.connect() as connection:
@@ -79,17 +88,31 @@ def build(folder: Path, responses: int) -> None:
 def _rows(number, text, random):  # type: ignore[no-untyped-def]
     prompt = content_id("prompt", number)
     message = json.dumps([{"role": "user", "content": text(60)}])
-    yield "prompts", {"prompt_id": prompt, "source": "synthetic", "messages": message, "reference": "42", "metadata": "{}"}
+    yield (
+        "prompts",
+        {"prompt_id": prompt, "source": "synthetic", "messages": message, "reference": "42", "metadata": "{}"},
+    )
     yield "members", {"set_key": PROMPTS, "member_id": prompt}
     ids = [content_id("response", [number, position]) for position in range(10)]
     for position, one in enumerate(ids):
         said, refined = text(170), position >= 8
         row = {"response_id": one, "prompt_id": prompt, "parent_id": ids[0] if refined else None, "gen_key": GEN}
-        row |= {"policy_id": POLICY, "position": position, "text": said, "finish_reason": "stop", "backend": "synthetic"}
+        row |= {
+            "policy_id": POLICY,
+            "position": position,
+            "text": said,
+            "finish_reason": "stop",
+            "backend": "synthetic",
+        }
         yield "responses", row | {"completion_tokens": said.count(" ") * 4 // 3}
         yield "members", {"set_key": REFINEMENTS if refined else RESPONSES, "member_id": one}
         levels = random.integers(-1, 2, len(ASPECTS)).astype(float)
-        judged = {"response_id": one, "judge_key": JUDGE, "score": float(levels.mean()), "positive": bool(levels.min() == 1)}
+        judged = {
+            "response_id": one,
+            "judge_key": JUDGE,
+            "score": float(levels.mean()),
+            "positive": bool(levels.min() == 1),
+        }
         yield "judgements", judged | {"prompt_tokens": 300, "completion_tokens": 80, "attempts": 1}
         for place, (aspect, level) in enumerate(zip(ASPECTS, levels.tolist(), strict=True)):
             rating = {"response_id": one, "judge_key": JUDGE, "aspect": aspect, "place": place, "rating": level}

@@ -160,7 +160,7 @@ class Figures:
         return self._classes.setdefault(rule, f"m{len(self._classes)}")
 
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rlrf",
     "text.parse_math": False,

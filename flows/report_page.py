@@ -55,7 +55,9 @@ def write_page(store: Store, run_id: str | None = None, to: Path | None = None, 
     `to`, else to report.html beside the store. Raises StoreError where there is no such run or the file can't be written.
     """
     path = to or store.path.with_name("report.html")
-    with store.kept_open():  # one view of the store: rows that another process adds meanwhile are in all of it or in none
+    with (
+        store.kept_open()
+    ):  # one view of the store: rows that another process adds meanwhile are in all of it or in none
         run = reporting.find_run(store, run_id)
         figures = Figures()
         head, sections = _contents(store, run, figures)
@@ -139,7 +141,10 @@ def _facts(
     facts = [
         ("status", run["status"]),
         ("started (UTC)", f"{run['started_at']:%Y-%m-%d %H:%M}"),
-        ("iterations", f"{len(trained):,} finished" + (f" of {len(funnel):,} begun" if len(funnel) > len(trained) else "")),
+        (
+            "iterations",
+            f"{len(trained):,} finished" + (f" of {len(funnel):,} begun" if len(funnel) > len(trained) else ""),
+        ),
         ("best accuracy", f"{percent(best['accuracy'])} by {best['policy']}" if best else "none"),
         ("responses", cell(sum(row["responses"] + row["refinements"] for row in funnel))),
         ("pairs", cell(sum(row["pairs"] for row in funnel))),
@@ -179,7 +184,10 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
         "pairs": row["pairs"] or [],
         "unpaired": row["unpaired"],
         "responses": [
-            {name: one[name] for name in ("id", "parent", "policy", "text", "tokens", "finish", "judged", "score", "unrated")}
+            {
+                name: one[name]
+                for name in ("id", "parent", "policy", "text", "tokens", "finish", "judged", "score", "unrated")
+            }
             | {name: int(one[name]) for name in ("chosen", "rejected")}
             | {"ratings": [[it["aspect"], it["rating"], it["critique"]] for it in one["ratings"] or ()]}
             for one in row["answers"]
@@ -215,7 +223,9 @@ def _rendered(head: dict[str, Any], sections: list[Section], figures: Figures, d
         (_FOLDER / "page.html").read_text(encoding="utf-8")
     )
     trusted = {"style": Markup(style), "script": Markup(script), "data": Markup(data)}  # noqa: S704, our own files and base64
-    return template.render(policy=f"{allowed}; base-uri 'none'; form-action 'none'", sections=sections, **head, **trusted)
+    return template.render(
+        policy=f"{allowed}; base-uri 'none'; form-action 'none'", sections=sections, **head, **trusted
+    )
 
 
 def _hash(text: str) -> str:

@@ -36,7 +36,17 @@ def results(figures: Figures, rows: Rows, decided: Rows) -> Section:
             ]
             for row in rows
         ]
-        columns = ["arm", "policy", "accuracy", "95 % interval", "questions", "answer tokens", "gate", "gain", "interval"]
+        columns = [
+            "arm",
+            "policy",
+            "accuracy",
+            "95 % interval",
+            "questions",
+            "answer tokens",
+            "gate",
+            "gain",
+            "interval",
+        ]
         section.figures.append(
             Figure(
                 figures.lines(arms, "iteration (0 is the base)", "held-out accuracy, %"),
@@ -96,7 +106,14 @@ def aspects(figures: Figures, evaluated: Rows, learned: Rows) -> Section:
             series.setdefault(_group(row), {})[row["aspect"]] = point
     if series:
         cells = [
-            [_group(row), row["aspect"], _fixed(row["mean"]), _fixed(row["standard_error"]), row["rated"], row["unrated"]]
+            [
+                _group(row),
+                row["aspect"],
+                _fixed(row["mean"]),
+                _fixed(row["standard_error"]),
+                row["rated"],
+                row["unrated"],
+            ]
             for row in learned
         ]
         columns = ["of", "aspect", "mean", "standard error", "rated", "unrated"]
@@ -148,7 +165,10 @@ def refinements(figures: Figures, rows: Rows) -> Section:
 def distributions(figures: Figures, scores: Rows, lengths: Rows) -> Section:
     """Scores and lengths: responses and refinements, chosen and rejected sides of pairs."""
     section = Section("distributions", "Scores and lengths")
-    for rows, what, view in ((scores, "score", "report_responses.score"), (lengths, "tokens", "report_responses.completion_tokens")):
+    for rows, what, view in (
+        (scores, "score", "report_responses.score"),
+        (lengths, "tokens", "report_responses.completion_tokens"),
+    ):
         for names in (("responses", "refinements"), ("chosen", "rejected")):
             counts = {name: {row[what]: row[name] for row in rows if row[name]} for name in names}
             counts = {name: found for name, found in counts.items() if found}
@@ -163,7 +183,11 @@ def distributions(figures: Figures, scores: Rows, lengths: Rows) -> Section:
                     figures.histogram(counts, said, "pairs" if "chosen" in names else "responses"),
                     f"{sides}: {said}. Mean: {means}.",
                     view,
-                    table(f"{sides} by {said}", [what, *names], ([row[what], *(row[name] for name in names)] for row in shown)),
+                    table(
+                        f"{sides} by {said}",
+                        [what, *names],
+                        ([row[what], *(row[name] for name in names)] for row in shown),
+                    ),
                 )
             )
     if not section.figures:

@@ -57,8 +57,16 @@ def judges(found: Mapping[str, Rows], stages: Rows) -> Section:
     sets = {row["stage_key"]: f"{row['iteration']}: {row['stage']}" for row in made}
     names = {row["judge_key"]: f"{row['type']} {row['rubric'] or ''} {row['judge_key'][:8]}" for row in found["judges"]}
     health = [
-        [names[row["judge_key"]], sets[row["set_key"]], row["judged"], percent(row["unrated_share"]), percent(row["tie_share"])]
-        + [percent(row["positive_share"]), row["attempts_mean"], row["tokens_mean"]]
+        [
+            names[row["judge_key"]],
+            sets[row["set_key"]],
+            row["judged"],
+            percent(row["unrated_share"]),
+            percent(row["tie_share"]),
+            percent(row["positive_share"]),
+            row["attempts_mean"],
+            row["tokens_mean"],
+        ]
         for row in found["sets"]
         if row["set_key"] in sets
     ]
@@ -68,7 +76,11 @@ def judges(found: Mapping[str, Rows], stages: Rows) -> Section:
     parts = {
         "variants": ("Agreement with itself", ["kind", "aspect", "n", "share", "alpha"], "storage.health.agreement"),
         "panels": ("Agreement within the panel", ["aspect", "n", "alpha"], "storage.health.panel_agreement"),
-        "checks": ("Against labels", ["aspect", "n", "unrated", "agreement", "low", "high", "alpha"], "table judge_checks"),
+        "checks": (
+            "Against labels",
+            ["aspect", "n", "unrated", "agreement", "low", "high", "alpha"],
+            "table judge_checks",
+        ),
         "critiques": (
             "What critiques were worth: change of an aspect's level from parent to refinement",
             ["aspect", "parent_level", "refinements", "mean_change", "standard_error"],
@@ -79,7 +91,10 @@ def judges(found: Mapping[str, Rows], stages: Rows) -> Section:
         rows = [[names.get(row["judge_key"], ""), *(row[one] for one in wanted)] for row in found[name]]
         if rows:
             section.tables.append(table(caption, ["judge", *map(_words, wanted)], rows, view))
-    drift = [[names.get(row["judge_key"], row["judge_key"][:8]), row["other_key"][:8]] + _drifted(row) for row in found["drift"]]
+    drift = [
+        [names.get(row["judge_key"], row["judge_key"][:8]), row["other_key"][:8], *_drifted(row)]
+        for row in found["drift"]
+    ]
     if drift:
         columns = ["judge", "other judge", "aspect", "both rated", "equal", "mean difference"]
         section.tables.append(table("Against other judges", columns, drift, "judge_drift"))
@@ -113,21 +128,33 @@ def cost(figures: Figures, stages: Rows) -> Section:
         return section
     columns = ["iteration", "stage", "rows", "kept", "new", "failed", "tokens", "seconds", "tokens/s", "state", "key"]
     cells = [
-        [_arm(row), _NAMES.get(row["stage"], row["stage"]), row["rows"], row["kept"], row["produced"], row["failed"], row["tokens"]]
-        + [row["seconds"], row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None, _state(row)]
-        + [row["stage_key"][:8]]
+        [
+            _arm(row),
+            _stage(row),
+            row["rows"],
+            row["kept"],
+            row["produced"],
+            row["failed"],
+            row["tokens"],
+            row["seconds"],
+            row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None,
+            _state(row),
+            row["stage_key"][:8],
+        ]
         for row in rows
     ]
     told = table("Stages", columns, cells)
     for what in ("seconds", "tokens"):
         series: dict[str, dict[str, float]] = {}
         for row in sorted(done, key=lambda row: (row["iteration"], _place(row["stage"]))):
-            stage, one = _NAMES.get(row["stage"], row["stage"]), series.setdefault(_arm(row), {})
+            stage, one = _stage(row), series.setdefault(_arm(row), {})
             if row[what]:
                 one[stage] = one.get(stage, 0.0) + row[what]
         series = {name: one for name, one in series.items() if one}
         if series:
-            caption = f"{what.capitalize()} per stage, where each was done; reused stages count with what they once took."
+            caption = (
+                f"{what.capitalize()} per stage, where each was done; reused stages count with what they once took."
+            )
             section.figures.append(Figure(figures.bars(newest(series), what), caption, "report_stages", told))
     if not section.figures:
         section.tables.append(told)
@@ -138,7 +165,16 @@ def lineage(run: dict[str, Any], policies: Rows, engines: Rows, stages: Rows, st
     """Weights, keys, versions, configuration."""
     section = Section("lineage", "Configuration and lineage")
     cells = [
-        [row["name"], row["kind"], row["policy_id"], row["parent"], row["rows"], row["steps"], row["seconds"], row["folder"]]
+        [
+            row["name"],
+            row["kind"],
+            row["policy_id"],
+            row["parent"],
+            row["rows"],
+            row["steps"],
+            row["seconds"],
+            row["folder"],
+        ]
         for row in policies
     ]
     columns = ["policy", "kind", "weights", "trained from", "rows", "steps", "seconds", "folder"]
@@ -150,9 +186,11 @@ def lineage(run: dict[str, Any], policies: Rows, engines: Rows, stages: Rows, st
     versions = [[name, _version(name)] for name in _PACKAGES if _version(name)]
     versions += [["store schema", str(schema)], ["store", store], ["host of the run", run["host"]]]
     section.tables.append(table("Versions where this page was written", ["what", "value"], versions, "the environment"))
-    keys = "\n".join(f"{_arm(row)}  {_NAMES.get(row['stage'], row['stage'])}  {row['stage_key']}" for row in stages)
+    keys = "\n".join(f"{_arm(row)}  {_stage(row)}  {row['stage_key']}" for row in stages)
     section.texts.append(Texts("Stage keys (report_stages; `keys` has their ingredients)", keys or "none"))
-    section.texts.append(Texts("Configuration (table runs)", json.dumps(json.loads(run["config"]), indent=2, ensure_ascii=False)))
+    section.texts.append(
+        Texts("Configuration (table runs)", json.dumps(json.loads(run["config"]), indent=2, ensure_ascii=False))
+    )
     return section
 
 
@@ -169,6 +207,10 @@ def _called(row: dict[str, Any]) -> str:
 
 def _arm(row: dict[str, Any]) -> str:
     return f"iteration {row['iteration']}" if row["arm"] == "policy" else str(row["arm"])
+
+
+def _stage(row: dict[str, Any]) -> str:
+    return _NAMES.get(row["stage"], str(row["stage"]))
 
 
 def _state(row: dict[str, Any]) -> str:

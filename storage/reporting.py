@@ -117,7 +117,8 @@ def engines(store: Store, run_id: str) -> Rows:
     """How the engines were set that made a run's responses: engine (key), settings, responses."""
     return store.query(
         """SELECT k.key AS engine, k.ingredients::VARCHAR AS settings, count(*) AS responses
-        FROM report_responses w JOIN responses r USING (response_id) JOIN keys k ON k.key = TRY_CAST(r.metadata ->> 'engine' AS UUID)
+        FROM report_responses w JOIN responses r USING (response_id)
+        JOIN keys k ON k.key = TRY_CAST(r.metadata ->> 'engine' AS UUID)
         WHERE w.run_id = ? GROUP BY ALL ORDER BY responses DESC, engine""",
         [run_id],
     )

@@ -28,15 +28,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SWITCHES = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+SWITCHES += ["--disable-background-networking", "--disable-component-update"]
 
 HOSTILE = {
     "script": "<script>window.owned = 1; alert(1)</script>",
     "textarea": "</textarea></title></style><h1>owned</h1>",
-    "image": "</script><img src=x onerror=\"window.owned = 1; alert(1)\"><svg onload=alert(1)>",
+    "image": '</script><img src=x onerror="window.owned = 1; alert(1)"><svg onload=alert(1)>',
     "jinja": "{{7*7}} {% raw %} ${7*7} {{ config.__class__ }}",
     "markdown": "[owned](javascript:alert(1)) ![x](http://127.0.0.1:1/x.png) # head",
     "terminal": "\x1b[31mred\x1b[0m \x1b]0;owned\x07",
@@ -62,7 +60,9 @@ def hostile(wheel: Ran, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store
         for one, above, position in ((parent, None, 0), (child, parent, 1)):
             planned = {one: {"prompt_id": prompt.prompt_id, "parent_id": above, "position": position, "seed": 1}}
             common = {"gen_key": made.GEN, "policy_id": policy, "backend": "test", "run_id": wheel.run_id}
-            said = Completion(one, f"{text} {'worse' if above is None else 'better'}", "length" if above else "stop", 5, 7)
+            said = Completion(
+                one, f"{text} {'worse' if above is None else 'better'}", "length" if above else "stop", 5, 7
+            )
             rows.add_results(store, [said], planned, common)
         members += [
             {"set_key": sets["prompts_key"], "member_id": prompt.prompt_id},
@@ -76,10 +76,16 @@ def hostile(wheel: Ran, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store
         insert(connection, "members", members)
         dropped = {"source": HOSTILE["image"], "row": 1, "prompt_id": made.uid("x"), "reason": HOSTILE["script"]}
         insert(connection, "dropped_prompts", [dropped])
-        insert(connection, "unpaired", [{"pair_set": sets["pair_set"], "prompt_id": made.uid("jinja"), "reason": "{{7*7}}"}])
+        insert(
+            connection,
+            "unpaired",
+            [{"pair_set": sets["pair_set"], "prompt_id": made.uid("jinja"), "reason": "{{7*7}}"}],
+        )
         connection.execute("UPDATE decisions SET reason = ?, decided_by = ?", [HOSTILE["image"], HOSTILE["script"]])
         connection.execute("UPDATE policies SET name = ? WHERE name = 'wheel-2'", [HOSTILE["image"]])
-        connection.execute("UPDATE evaluation_aspects SET aspect = ? WHERE aspect = 'answer'", [f"$a^{HOSTILE['script']}"])
+        connection.execute(
+            "UPDATE evaluation_aspects SET aspect = ? WHERE aspect = 'answer'", [f"$a^{HOSTILE['script']}"]
+        )
     return store, wheel.run_id
 
 
@@ -142,7 +148,10 @@ def test_hostile_texts_are_shown_and_do_nothing(browser: Browser, page: Page, wi
         assert plain in (tab.text_content("#list .response .text") or ""), name
         assert plain in (tab.text_content("#list .ratings") or ""), name
         assert tab.text_content("#list ins") == "better", "the word diff"
-        assert tab.evaluate("document.querySelectorAll('#list img, #list script, #list svg, #list a[href^=java]').length") == 0
+        assert (
+            tab.evaluate("document.querySelectorAll('#list img, #list script, #list svg, #list a[href^=java]').length")
+            == 0
+        )
     assert tab.evaluate("[typeof window.owned, document.documentElement.scrollWidth]") == ["undefined", width]
     assert tab.evaluate("document.querySelectorAll('h1, body img, body > script').length") == 2, "own head and script"
     assert HOSTILE["image"] in (tab.text_content("#results") or ""), "who decided and why"
@@ -227,7 +236,9 @@ def test_the_frame_says_what_the_store_says(page: Page, hostile: tuple[Store, st
 def test_samples_are_drawn_and_said_where_not_all_are_shown(hostile: tuple[Store, str], tmp_path: Path) -> None:
     few, again = (write_page(*hostile, to=tmp_path / name, most=12) for name in ("few.html", "again.html"))
     assert 0 < few.responses <= 12 < few.of_responses
-    assert f"{few.prompts:,} of {few.of_prompts:,} prompts and {few.responses:,} of" in few.path.read_text(encoding="utf-8")
+    assert f"{few.prompts:,} of {few.of_prompts:,} prompts and {few.responses:,} of" in few.path.read_text(
+        encoding="utf-8"
+    )
     assert _samples(few.path) == _samples(again.path)
     none = write_page(*hostile, to=tmp_path / "none.html", most=0)
     assert f"0 of {none.of_prompts:,} prompts" in none.path.read_text(encoding="utf-8")
@@ -289,12 +300,15 @@ def test_many_aspects_and_a_long_text(browser: Browser, hostile: tuple[Store, st
     judged = store.query("SELECT response_id, judge_key FROM judgements LIMIT 40")
     with store.connect() as connection:
         more = [
-            row | {"aspect": f"aspect {n} " + "w" * 60, "place": 10 + n, "rating": 1.0, "level": 1.0, "critique": "c " * 40}
+            row
+            | {"aspect": f"aspect {n} " + "w" * 60, "place": 10 + n, "rating": 1.0, "level": 1.0, "critique": "c " * 40}
             for n in range(25)
             for row in judged
         ]
         insert(connection, "ratings", more)
-        connection.execute("UPDATE responses SET text = repeat('word', 50000) WHERE response_id = ?", [judged[0]["response_id"]])
+        connection.execute(
+            "UPDATE responses SET text = repeat('word', 50000) WHERE response_id = ?", [judged[0]["response_id"]]
+        )
     began = time.monotonic()
     opened = Opened(browser, write_page(store, hostile[1]).path, 400)
     assert time.monotonic() - began < 60
@@ -312,5 +326,5 @@ def _copy(store: Store, folder: Path) -> Store:
 def _samples(path: Path) -> list[dict[str, Any]]:
     found = re.search(r'id="data">([^<]*)<', path.read_text(encoding="utf-8"))
     assert found is not None
-    lines = zlib.decompress(base64.b64decode(found[1]), wbits=31).decode("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    lines = zlib.decompress(base64.b64decode(found[1]), wbits=31).decode("utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
