@@ -16,6 +16,7 @@ from flows.backfill_cli import backfill_app
 from flows.engine_cli import doctor, engine_app
 from flows.homes import open_home as _store
 from flows.judge_cli import judge_app
+from flows.report_cli import report
 from flows.rerun_cli import From, Iterations, Only, gc, invalidate, rerun_options
 from flows.store_cli import restore, snapshot
 from flows.up_cli import down, up
@@ -46,6 +47,7 @@ app.add_typer(backfill_app, name="backfill")
 app.command()(doctor)
 app.command()(invalidate)
 app.command()(gc)
+app.command()(report)
 app.command()(snapshot)
 app.command()(restore)
 app.command()(up)

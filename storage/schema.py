@@ -11,7 +11,9 @@ import re
 from storage.approval_tables import APPROVALS
 from storage.disagreement_views import DISAGREEMENTS
 from storage.health_views import HEALTH_VIEWS
+from storage.interval_tables import INTERVALS
 from storage.reflection_views import REFLECTION
+from storage.report_views import REPORT
 
 IDENTITY: dict[str, dict[str, str]] = {
     "prompts": {"prompt_id": "UUID"},
@@ -282,16 +284,6 @@ CREATE TABLE starts (
 """
 """When a stage's work was begun, and by which run: one row each time; a finished stage isn't begun again."""
 
-INTERVALS = """
-CREATE TABLE intervals (
-    name VARCHAR NOT NULL, as_of TIMESTAMPTZ NOT NULL, since TIMESTAMPTZ, policy_id UUID,
-    settled_at TIMESTAMPTZ NOT NULL DEFAULT now(), read_at TIMESTAMPTZ, done_at TIMESTAMPTZ, PRIMARY KEY (name, as_of));
-CREATE TABLE arrivals (reading UUID NOT NULL, prompt_id UUID NOT NULL, arrived_at TIMESTAMPTZ NOT NULL);
-CREATE TABLE dropped_rows (source VARCHAR NOT NULL, place VARCHAR NOT NULL, reason VARCHAR NOT NULL);
-"""
-"""The dates of runs on a schedule: what each works on, settled by its first run; when its sources were read, when it was done.
-`arrivals`: when a prompt was first there, by how prompts are read. `dropped_rows`: rows of logs that couldn't be used."""
-
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
     + ROW_TABLES.format(schema="main")
@@ -306,7 +298,7 @@ MIGRATIONS: tuple[str, ...] = (
     ),
     _judges("main") + _judges("held_out") + CHECKS + TOP_SHARE + HEALTH_VIEWS + REFLECTION,
     CLAIMS + STARTS,
-    INTERVALS + DISAGREEMENTS + APPROVALS,
+    INTERVALS + DISAGREEMENTS + APPROVALS + REPORT,
 )
 """Migration i brings a store from version i to i + 1. A shipped one is never edited."""
 

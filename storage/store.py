@@ -69,6 +69,7 @@ class Store:
         with _process_lock:
             connection = _connect(self.path)
             try:
+                connection.execute("SET enable_progress_bar = false")  # it would be drawn into whatever stdout is
                 if self.scope != "main":
                     connection.execute(f"SET search_path = '{self.scope},main'")
                 connection.execute("BEGIN")
