@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from storage.approval_tables import APPROVALS
+from storage.claim_tables import CLAIMS, STARTS
 from storage.disagreement_views import DISAGREEMENTS
 from storage.health_views import HEALTH_VIEWS
 from storage.interval_tables import INTERVALS
@@ -267,22 +268,6 @@ CREATE VIEW judged_sets AS
     FROM members m JOIN responses r ON r.response_id = m.member_id JOIN judgements j USING (response_id) GROUP BY ALL;
 """
 """`top_share`: of the rated responses, those at the top of every aspect, whatever the scale."""
-
-CLAIMS = """
-CREATE TABLE claimants (
-    owner UUID PRIMARY KEY, run_id UUID, host VARCHAR NOT NULL, pid INTEGER NOT NULL, process VARCHAR NOT NULL,
-    beats BIGINT NOT NULL DEFAULT 0, started_at TIMESTAMPTZ NOT NULL DEFAULT now());
-CREATE TABLE claims (work UUID NOT NULL, row_id UUID NOT NULL, owner UUID NOT NULL);
-CREATE TABLE run_processes (run_id UUID PRIMARY KEY, process VARCHAR NOT NULL);
-"""
-"""Who is at work on what, so that two processes don't do it twice. `beats` rises as long as the owner lives; `process` (boot,
-pid namespace, start) says whether the pid can be looked up here and is still the same process, for runs as for claimants."""
-
-STARTS = """
-CREATE TABLE starts (
-    stage_key UUID NOT NULL, stage VARCHAR NOT NULL, run_id UUID, started_at TIMESTAMPTZ NOT NULL DEFAULT now());
-"""
-"""When a stage's work was begun, and by which run: one row each time; a finished stage isn't begun again."""
 
 MIGRATIONS: tuple[str, ...] = (
     "CREATE SCHEMA held_out;"
