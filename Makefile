@@ -20,7 +20,7 @@ demo: $(VENV)/.installed $(if $(filter vllm,$(ENGINE)),engine)
 # Without an engine the tests of vLLM are skipped, without a Chromium those of pages, each with the reason.
 test: $(VENV)/.installed browser
 	-$(BIN)/rlrf engine install
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --no-loadscope-reorder
 
 up: $(VENV)/.installed
 	mkdir -p "$(PREFECT_HOME)"

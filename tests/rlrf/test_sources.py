@@ -337,8 +337,8 @@ def test_without_network_a_hub_name_is_a_data_error_with_a_remedy() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "give exactly one of path and dataset"),
-        ({"path": "a.csv", "dataset": "a/b"}, "give exactly one of path and dataset"),
+        ({}, "give exactly one of path, dataset and database"),
+        ({"path": "a.csv", "dataset": "a/b"}, "give exactly one of path, dataset and database"),
         ({"path": "a.csv", "revision": "main"}, r"\['revision'\] belong to dataset: remove them"),
         ({"dataset": "a/b", "format": "csv"}, r"\['format'\] belong to path: remove them"),
         ({"path": "a.csv", "file": "b"}, "Extra inputs are not permitted"),
