@@ -29,6 +29,7 @@ from tasks.evaluate import evaluate
 from tasks.explore import explore
 from tasks.ingest import ingest
 from tasks.judge import judge
+from tasks.outbox import outbox
 from tasks.record import begin_run, finish_run
 from tasks.refine import refine
 
@@ -76,6 +77,7 @@ def backfill(config: RunConfig, work: Work, dry_run: bool = False) -> dict[str, 
         raise
     finally:
         stop_engine(lambda text: None)
+        outbox.flush()
     done.made = reading.produced(store, run.run_id)
     said = ", ".join(f"{count:,} {name}" for name, count in done.made.items() if count) or "nothing was left to do"
     finish_run(run, "completed", f"backfill {work.kind}: {said}")

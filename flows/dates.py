@@ -57,6 +57,18 @@ def latest(config: RunConfig, store: Store) -> Interval | None:
     return intervals.interval(store, config.name, when) if when else expected(config, store)
 
 
+def date_again(config: RunConfig, store: Store, as_of: datetime | None) -> datetime | None:
+    """The date whose stages are done again: the newest. Raises ConfigError for another one."""
+    newest = latest(config, store)
+    if as_of is not None and (newest is None or newest.as_of != as_of):
+        known = newest.as_of.isoformat() if newest else "none"
+        raise ConfigError(
+            f"--as-of {as_of.isoformat()!r} with --from or --only: only the newest date is done again, which is {known!r}; leave "
+            "--as-of out"
+        )
+    return newest.as_of if newest else None
+
+
 def _start(config: RunConfig, store: Store) -> str | None:
     champion = ledger.champion(store) if config.policy.start == "champion" else None
     return champion.policy_id if champion else None

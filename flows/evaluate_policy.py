@@ -16,6 +16,7 @@ from storage import ledger
 from storage.store import Store, open_store
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
+from tasks.outbox import outbox
 from tasks.record import begin_run, finish_run
 
 
@@ -43,6 +44,7 @@ def evaluate_policy(config: RunConfig, policy: str = "champion") -> Evaluation:
         raise
     finally:
         stop_engine(lambda text: None)
+        outbox.flush()
     said = f"{chosen.name}: accuracy {found.accuracy:.1%} ({found.low:.1%} to {found.high:.1%})"
     finish_run(run, "completed", said)
     return found

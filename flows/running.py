@@ -9,7 +9,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from flows import tables
-from flows.dates import due
+from flows.dates import date_again, due
 from flows.preflight import preflight
 from flows.reporting import kept_report, write_report
 from flows.rerun_tables import show_invalidated
@@ -48,6 +48,7 @@ def run_flywheel(
     out.print(f"engine   {described(config.engine)}", markup=False, soft_wrap=True)
     reached, stop_after = up_to(config, store, again) if again and only else (None, None)
     if again:
+        as_of = date_again(config, store, as_of)
         show_invalidated(invalidate(config, store, again), out, done=True)
     _turn(config, run_id, stop_after, due(config, store, as_of))
     if reached is not None:

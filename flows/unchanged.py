@@ -17,7 +17,7 @@ from flows.steps import FINISHED, Step
 from rlrf.config import RunConfig
 from rlrf.handles import Decision, Evaluation, Outcome, Policy, Run, Trained
 from storage.store import open_store
-from tasks.record import begin_run, finish_run, record, start_champion
+from tasks.record import begin_run, finish_interval, finish_run, record, start_champion
 
 
 def record_unchanged(config: RunConfig, run_id: str, out: Console, as_of: datetime | None = None) -> bool:
@@ -35,6 +35,7 @@ def record_unchanged(config: RunConfig, run_id: str, out: Console, as_of: dateti
     with store.kept_open():
         run = begin_run(config, run_id).model_copy(update={"first": planner.base, "interval": interval})
         _record_all(run, planner, steps, planner.base)
+    finish_interval(run)
     finish_run(run, "completed")
     return True
 

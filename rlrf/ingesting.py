@@ -102,9 +102,13 @@ def settle_material(config: RunConfig, rows: Rows, arrivals: Arrivals | None = N
     two references, and where a file of held-out prompts shares some with the others."""
     prompts, held_out = list(rows.learn), list(rows.held_out)
     if arrivals is not None:
-        apart = bool(held_out_sources(config))
-        prompts = arrivals.until([*arrivals.learn, *(() if apart else arrivals.held_out), *prompts])
-        held_out = arrivals.until([*(arrivals.held_out if apart else ()), *held_out])
+        # What is read now takes the place of what was read earlier: a reference may have been mended.
+        now, apart = {one.prompt_id for one in (*prompts, *held_out)}, bool(held_out_sources(config))
+        learn, exam = (
+            [one for one in part if one.prompt_id not in now] for part in (arrivals.learn, arrivals.held_out)
+        )
+        prompts = arrivals.until([*learn, *([] if apart else exam), *prompts])
+        held_out = arrivals.until([*(exam if apart else []), *held_out])
     _refuse_two_references([*prompts, *held_out])
     fraction, threshold = config.prompts.held_out.fraction, config.prompts.near_duplicate
     own = deduplicate(held_out, (), threshold)
@@ -114,16 +118,16 @@ def settle_material(config: RunConfig, rows: Rows, arrivals: Arrivals | None = N
         prompts = [prompt for prompt in prompts if split_of(prompt.prompt_id, fraction) == "train"]
         split = deduplicate(chosen, kept_out, threshold)
         kept_out, dropped = (*kept_out, *split.kept), dropped + _drops(split)
-        learn = deduplicate(prompts, kept_out, threshold)
+        kept = deduplicate(prompts, kept_out, threshold)
     elif arrivals is not None:  # what people ask may be what the exam asks; that must not end a nightly run
-        learn = deduplicate(prompts, kept_out, threshold)
+        kept = deduplicate(prompts, kept_out, threshold)
     else:
-        learn = keep_disjoint(prompts, kept_out, threshold)
+        kept = keep_disjoint(prompts, kept_out, threshold)
     external, refused = _external(rows.external, kept_out, threshold)
-    known = {prompt.prompt_id for prompt in learn.kept}
+    known = {prompt.prompt_id for prompt in kept.kept}
     extra = {one.prompt.prompt_id: one.prompt for one in external if one.prompt.prompt_id not in known}
-    fresh = _new(config, arrivals, learn.kept)
-    drops = (*dropped, *_drops(learn), *refused)
+    fresh = _new(config, arrivals, kept.kept)
+    drops = (*dropped, *_drops(kept), *refused)
     return Material((*fresh, *extra.values()), _limited(kept_out, config), external, drops, rows.refused)
 
 

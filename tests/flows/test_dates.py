@@ -136,3 +136,18 @@ def test_a_date_that_cannot_be_is_refused(nights: Nights, text: str, said: str) 
     assert found.code == 1
     assert said in found.err.replace("\n", " ")
     assert len(nights.store.query("FROM runs")) == 4
+
+
+def test_only_the_newest_date_is_done_again_on_purpose(nights: Nights) -> None:
+    found = builders.rlrf("run", nights.path, "--from", "judge", "--as-of", date(0))
+    assert found.code == 1
+    assert "only the newest date is done again" in found.err.replace("\n", " ")
+
+
+def test_a_date_that_was_killed_before_it_was_marked_as_done_is_marked_by_the_next_run(nights: Nights) -> None:
+    with nights.store.connect() as connection:
+        connection.execute("UPDATE intervals SET done_at = NULL WHERE as_of = ?", [FIRST + timedelta(days=1)])
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        said = builders.rlrf("run", nights.path, "--as-of", date(1))
+    assert "nothing was regenerated" in said.out
+    assert FIRST + timedelta(days=1) in intervals.finished(nights.store, "wheel")

@@ -120,6 +120,16 @@ def test_an_unfinished_date_is_made_up_for_by_the_next(tmp_path: Path) -> None:
     assert texts(config, night(config, 2)) == {"one", "two"}
 
 
+def test_a_reference_that_was_mended_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    source = {"name": "f", "path": str(tmp_path / "in"), "columns": {"prompt": "q", "reference": "a"}}
+    config = config_of(tmp_path, source)
+    write(tmp_path / "in" / "a.jsonl", '{"q": "one", "a": "1"}\n')
+    night(config, 1)
+    (tmp_path / "in" / "a.jsonl").write_text('{"q": "one", "a": "2"}\n{"q": "two", "a": "3"}\n')
+    assert texts(config, night(config, 100_000 / 24)) == {"two"}
+    assert Store(config.store_path).value("SELECT reference FROM prompts WHERE messages->0->>'content' = 'one'") == "1"
+
+
 def test_a_line_that_is_still_being_written_is_read_the_next_time(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     whole = request("cut in the mïddle", 0.4)
