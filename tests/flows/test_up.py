@@ -141,7 +141,10 @@ def submit_and_watch(here: Here, page: Any) -> None:
     page.get_by_text("Artifacts", exact=True).last.click()
     page.get_by_text("iteration-summary", exact=True).first.wait_for(timeout=60_000)
     here.facts["artifacts"] = page.inner_text("body")
-    page.get_by_text("iteration-summary", exact=True).first.click()
+    wanted = {"artifacts": {"key": {"any_": ["iteration-summary"]}, "flow_run_id": {"any_": [run["id"]]}}}
+    summaries = here.api("POST", "/artifacts/filter", wanted).json()
+    last = max(summaries, key=lambda one: one["created"])
+    page.goto(f"{address}/artifacts/artifact/{last['id']}")
     page.get_by_text("Pair audit").first.wait_for(timeout=60_000)
     here.facts["summary"] = page.inner_text("body")
 
