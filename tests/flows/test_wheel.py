@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def task_states(ran: Ran) -> dict[str, list[State]]:
         found: dict[str, list[State]] = {}
         for one in client.read_task_runs(flow_run_filter=wanted, limit=200):
             if one.state is not None and not one.task_key.startswith("iteration"):
-                found.setdefault(one.name.rsplit("-", 1)[0], []).append(one.state)
+                found.setdefault(re.split("[ ,-]", one.name)[0], []).append(one.state)
         return found
 
 
