@@ -59,7 +59,7 @@ class Claimant:
 
     def __init__(self, store: Store, run_id: str | None = None) -> None:
         self.owner = str(uuid.uuid4())
-        self._store, self._run_id = store, run_id
+        self.store, self._run_id = store, run_id
         self._works: set[str] = set()
         self._watched: dict[str, _Watched] = {}
         self._stop = threading.Event()
@@ -73,7 +73,7 @@ class Claimant:
         if not row_ids:
             return set()
         about = {"work": work, "owner": self.owner}
-        with self._store.connect() as connection:
+        with self.store.connect() as connection:
             self._sweep(connection)
             others = "FROM claims c WHERE c.work = $work AND c.owner <> $owner"
             free = set(row_ids)
@@ -102,7 +102,7 @@ class Claimant:
         if not self._works:
             self._stop.set()
         try:
-            with self._store.connect() as connection:
+            with self.store.connect() as connection:
                 connection.execute("DELETE FROM claims WHERE owner = ? AND work = ?", [self.owner, work])
                 if not self._works:
                     connection.execute("DELETE FROM claimants WHERE owner = ?", [self.owner])
@@ -116,7 +116,7 @@ class Claimant:
         """The other processes that hold rows of this work and are alive as far as can be told, busiest first."""
         sql = """SELECT owner, run_id, host, pid, process, count(*) AS n FROM claims JOIN claimants USING (owner)
                  WHERE work = ? AND owner <> ? GROUP BY ALL ORDER BY n DESC, owner"""
-        with self._store.connect() as connection:
+        with self.store.connect() as connection:
             self._sweep(connection)
             found = fetch(connection, sql, [work, self.owner])
         return [Holder(row["owner"], row["run_id"], _process(row), row["n"]) for row in found]
@@ -155,7 +155,7 @@ class Claimant:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            with suppress(StoreError), self._store.connect() as connection:
+            with suppress(StoreError), self.store.connect() as connection:
                 connection.execute("UPDATE claimants SET beats = beats + 1 WHERE owner = ?", [self.owner])
                 self._sweep(connection)
 

@@ -52,15 +52,18 @@ def turn(claimant: Claimant, progress: StageProgress, key: str, finished: Callab
 
     Another process that is at it is waited for; one that stops, or is gone, leaves the stage to us.
     """
-    done, waiting = finished(), Waiting(claimant, progress)
+    done, waiting = None, Waiting(claimant, progress)
     try:
-        while done is None:
-            ours = claimant.take(key, [key])
-            done = finished()  # after the claim: another may have finished just before
-            if ours:
+        while True:
+            with claimant.store.kept_open():
+                done = finished()
+                ours = claimant.take(key, [key]) if done is None else set[str]()
+                done = (
+                    done if done is not None else finished()
+                )  # after the claim: another may have finished just before
+            if ours or done is not None:
                 break
-            if done is None:
-                waiting.for_change(key)
+            waiting.for_change(key)
         yield done
     finally:
         claimant.release(key)
@@ -82,8 +85,9 @@ def share(
     left, waiting, came = set(wanted), Waiting(claimant, progress), set[str]()
     while left:
         try:
-            mine = claimant.take(work, left)
-            found = there(left)  # after the claims: another may have finished just before
+            with claimant.store.kept_open():
+                mine = claimant.take(work, left)
+                found = there(left)  # after the claims: another may have finished just before
             mine -= found
             if mine:
                 do(mine)

@@ -36,8 +36,9 @@ def produce(
     are waited for. Each batch is one transaction, so a kill costs what is under way. Raises
     StoppedError when more requests fail than `limits.failed` allows, BackendError when a backend loses requests.
     """
-    ledger.record_keys(store, key)
-    found = reuse.reusable(store, key, plan_of)
+    with store.kept_open():
+        ledger.record_keys(store, key)
+        found = reuse.reusable(store, key, plan_of)
     plan, missing = found.plan, {one.response_id: one for one in found.missing}
     if found.borrowed:
         stage.progress.say(f"{found.borrowed:,} responses made under other settings serve on, complete as they are")

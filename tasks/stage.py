@@ -173,10 +173,11 @@ def _finished(store: Store, key: str, found: Callable[[Store, str], Any]) -> tup
 
 def _work(stage: Stage, key: Key, body: Callable[..., R], bound: inspect.BoundArguments) -> tuple[R, str]:
     """Do a stage and write its receipt; also what it came to, in words."""
-    if ledger.receipt(stage.store, key.key) is not None:
-        stage.progress.say("its result is there no longer: done again")
-        ledger.forget_stage(stage.store, key.key)
-    ledger.record_start(stage.store, stage.name, key, stage.run.run_id)
+    with stage.store.kept_open():
+        if ledger.receipt(stage.store, key.key) is not None:
+            stage.progress.say("its result is there no longer: done again")
+            ledger.forget_stage(stage.store, key.key)
+        ledger.record_start(stage.store, stage.name, key, stage.run.run_id)
     progress, started = stage.progress, time.monotonic()
     result = body(stage, *bound.args, **bound.kwargs)
     seconds = time.monotonic() - started
